@@ -1,0 +1,107 @@
+"""A base: the Airflow release or commit that one series of patches is for (``airflow-core/<base>/base.toml``)."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from patchsetlib.errors import PatchsetError, UsageError
+from patchsetlib.paths import ROOT
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file on the package index, identified by name, version and hash."""
+
+    project: str
+    version: str
+    kind: str
+    """``sdist`` or ``wheel``"""
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Base:
+    """One base, as its ``base.toml`` describes it."""
+
+    name: str
+    directory: Path
+    """Directory that holds ``base.toml``, ``series`` and the patches."""
+    package: str
+    """Directory of the patched distribution in the monorepo, e.g. ``airflow-core``."""
+    version: str
+    tag: str
+    commit: str
+    """Upstream commit the release was built from."""
+    date: str
+    """Date of the base commit in an sdist tree, RFC 3339."""
+    python: str
+    """Range of Python versions of the release, as a version specifier."""
+    cutoff: str
+    """Newest upload date of a dependency, for ``uv --exclude-newer``."""
+    sdist: Artifact
+    wheel: Artifact
+    config_sdist: Artifact | None
+    """The sdist that carries upstream's root ``pyproject.toml`` (ruff configuration)."""
+
+    @property
+    def series_file(self) -> Path:
+        return self.directory / "series"
+
+    @property
+    def constraints(self) -> Path:
+        """Pinned, hashed dependencies of the release."""
+        return self.directory / "constraints.txt"
+
+    @property
+    def test_constraints(self) -> Path:
+        """Pinned, hashed dependencies of the release and of its unit tests."""
+        return self.directory / "test-constraints.txt"
+
+
+def _artifact(table: dict, kind: str) -> Artifact:
+    return Artifact(table["project"], table["version"], kind, table["sha256"])
+
+
+def all_bases() -> list[str]:
+    """Return the names of the bases in this repository, sorted."""
+    return sorted(path.parent.name for path in (ROOT / "airflow-core").glob("*/base.toml"))
+
+
+def load(name: str) -> Base:
+    """
+    Read the base called ``name``.
+
+    :raises UsageError: if there is no such base
+    :raises PatchsetError: if its ``base.toml`` cannot be read or lacks an entry
+    """
+    if name not in all_bases():
+        raise UsageError(f"unknown base {name!r}", f"bases here: {', '.join(all_bases()) or 'none'}")
+    directory = ROOT / "airflow-core" / name
+    path = directory / "base.toml"
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        return Base(
+            name=name,
+            directory=directory,
+            package="airflow-core",
+            version=data["version"],
+            tag=data["git"]["tag"],
+            commit=data["git"]["commit"],
+            date=data["sdist"]["date"],
+            python=data["python"]["range"],
+            cutoff=data["python"]["exclude-newer"],
+            sdist=_artifact(data["sdist"], "sdist"),
+            wheel=_artifact(data["wheel"], "wheel"),
+            config_sdist=_artifact(data["config-sdist"], "sdist") if "config-sdist" in data else None,
+        )
+    except (OSError, tomllib.TOMLDecodeError) as e:
+        raise PatchsetError(f"{path}: {e}", "restore it with git checkout") from e
+    except KeyError as e:
+        raise PatchsetError(f"{path}: no entry {e}", "restore it with git checkout") from e
