@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: finds the verb, runs it, and turns what goes wrong into one line and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import pkgutil
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType, ModuleType
+from typing import NoReturn
+
+from patchsetlib import ui, verbs
+from patchsetlib.errors import PatchsetError, UsageError
+
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asks the tool to stop; unlike the bare KeyboardInterrupt it knows which."""
+
+    def __init__(self, number: int):
+        super().__init__()
+        self.exit_code = 128 + number
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, f"see {self.prog} --help")
+
+
+def verb_names() -> list[str]:
+    """Return the names of all verbs, sorted."""
+    return sorted(module.name for module in pkgutil.iter_modules(verbs.__path__))
+
+
+def _load(name: str) -> ModuleType:
+    return importlib.import_module(f"patchsetlib.verbs.{name}")
+
+
+def _quiet_option(parser: argparse.ArgumentParser) -> None:
+    # Suppressed, so that the verb's parser does not reset what the top one has seen.
+    parser.add_argument(
+        "--quiet", action="store_true", default=argparse.SUPPRESS, help="say nothing but warnings and errors"
+    )
+
+
+def _parse(argv: Sequence[str]) -> tuple[ModuleType, argparse.Namespace]:
+    """
+    Parse the command line, importing only the verb that is asked for.
+
+    :raises UsageError: if it is not valid
+    :raises SystemExit: after printing help
+    """
+    parser = _Parser(
+        prog="patchset", description="Patches for Apache Airflow's LocalExecutor, and tools around them."
+    )
+    _quiet_option(parser)
+    asked = next((argument for argument in argv if not argument.startswith("-")), None)
+    known = verb_names()
+    if asked is not None and asked not in known:
+        raise UsageError(f"unknown verb {asked!r}", f"verbs: {', '.join(known)}")
+    subparsers = parser.add_subparsers(metavar="VERB", dest="verb", parser_class=_Parser)
+    for name in [asked] if asked else known:
+        module = _load(name)
+        verb = subparsers.add_parser(
+            name, help=module.HELP, description=module.HELP[:1].upper() + module.HELP[1:] + "."
+        )
+        _quiet_option(verb)
+        module.add_arguments(verb)
+    if not argv:
+        parser.print_help()
+        raise SystemExit(2)
+    args = parser.parse_args(argv)
+    if asked is None:
+        raise UsageError("no verb given", f"verbs: {', '.join(known)}")
+    return _load(asked), args
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    # Cleaning up is short and must not be cut off: from here on only SIGKILL ends the tool earlier.
+    for each in _STOPPING:
+        signal.signal(each, signal.SIG_IGN)
+    raise Stopped(number)
+
+
+def _catch_signals() -> None:
+    for number in _STOPPING:
+        # A signal that the caller has us ignore stays ignored (nohup, a background job).
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _stop)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code; 130 and 143 when a signal ended it."""
+    _catch_signals()
+    try:
+        verb, args = _parse(sys.argv[1:] if argv is None else argv)
+        ui.set_quiet(getattr(args, "quiet", False))
+        code = verb.run(args)
+        sys.stdout.flush()
+        return code
+    except PatchsetError as e:
+        ui.error(" ".join(str(e).split("\n")))
+        return e.exit_code
+    except BrokenPipeError:
+        # The reader of our output has gone (| head); Python must not complain at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except OSError as e:
+        ui.error(f"{e.filename}: {e.strerror}" if e.filename else str(e))
+        return 1
+    except KeyboardInterrupt as e:
+        ui.error("stopped")
+        return getattr(e, "exit_code", 130)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Source trees that are worktrees of a user's full clone; the clone's own worktree is never touched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from patchsetlib import git as gitlib
+from patchsetlib import source
+from patchsetlib.base import Base
+from patchsetlib.errors import PatchsetError
+from patchsetlib.git import git
+from patchsetlib.paths import display
+from patchsetlib.series import Patch
+from patchsetlib.staging import remove_tree, staged
+
+
+def checkout(base: Base, patches: Sequence[Patch], clone: Path, target: Path) -> None:
+    """
+    Make ``target`` a worktree of ``clone`` with ``patches`` as commits on the base's branch.
+
+    :raises PatchsetError: if the clone lacks the base, or already has the branch, or a patch does not apply
+    """
+    if not clone.is_dir() or not gitlib.succeeds("rev-parse", "--git-dir", cwd=clone):
+        raise PatchsetError(
+            f"{display(clone)} is not a git repository", "give --source the root of a clone of apache/airflow"
+        )
+    _verify_base(base, clone)
+    branch, tag = source.branch_name(base), source.tag_name(base)
+
+    def discard(path: Path) -> None:
+        _discard(base, clone, path)
+
+    def publish(building: Path, final: Path) -> None:
+        git("worktree", "move", building, final, cwd=clone)
+
+    with staged(target, discard=discard, publish=publish) as building:
+        # After staged() has removed what a killed run left, its branch among it.
+        if gitlib.resolve(f"refs/heads/{branch}", clone):
+            raise PatchsetError(
+                f"branch {branch} exists in {display(clone)}",
+                f"export what it holds, then: git -C {display(clone)} branch -D {branch} "
+                "(after git worktree remove, if it is checked out)",
+            )
+        tagged = gitlib.resolve(f"refs/tags/{tag}", clone)
+        if tagged not in (None, base.commit):
+            raise PatchsetError(
+                f"tag {tag} in {display(clone)} is not {base.commit}", f"git -C {display(clone)} tag -d {tag}"
+            )
+        git("worktree", "add", "--quiet", "--detach", building, base.commit, cwd=clone)
+        source.apply_patches(patches, base, building)
+        # Only now: what fails before leaves no name in the clone.
+        git("switch", "--quiet", "--create", branch, cwd=building)
+        if tagged is None:
+            git("tag", tag, base.commit, cwd=clone)
+
+
+def _verify_base(base: Base, clone: Path) -> None:
+    fetch = f"git -C {display(clone)} fetch https://github.com/apache/airflow tag {base.tag}"
+    at_tag = gitlib.resolve(f"refs/tags/{base.tag}", clone)
+    if at_tag is None:
+        if gitlib.resolve(base.commit, clone) is None:
+            raise PatchsetError(f"{display(clone)} has no tag {base.tag}", f"fetch it: {fetch}")
+    elif at_tag != base.commit:
+        raise PatchsetError(
+            f"tag {base.tag} in {display(clone)} is {at_tag}, not {base.commit}",
+            f"this is not upstream's tag; delete it, then: {fetch}",
+        )
+
+
+def _discard(base: Base, clone: Path, path: Path) -> None:
+    """Remove a worktree that was built in part, and the branch if it had got that far."""
+    branch = source.branch_name(base)
+    head = (
+        git("symbolic-ref", "--quiet", "HEAD", cwd=path, check=False).strip()
+        if (path / ".git").exists()
+        else ""
+    )
+    git("worktree", "remove", "--force", "--force", path, cwd=clone, check=False)
+    remove_tree(path)
+    if head == f"refs/heads/{branch}":
+        git("branch", "--quiet", "-D", branch, cwd=clone, check=False)

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Source trees: a base as a git repository, with the series as commits on top.
+
+A tree is made either from the sdist, which carries only part of the monorepo, or as a worktree of a full clone. In
+both the patches use monorepo paths, and in both the same patches give the same commits on every machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from patchsetlib import git as gitlib
+from patchsetlib import series, ui
+from patchsetlib.base import Base
+from patchsetlib.errors import PatchsetError
+from patchsetlib.git import GitError, git, git_dir
+from patchsetlib.paths import display, work_dir
+from patchsetlib.series import Patch
+from patchsetlib.staging import staged
+
+# What tools leave in a tree that has no .gitignore of the monorepo.
+_IGNORED = "__pycache__/\n*.pyc\n.*_cache/\n*.egg-info/\n.venv/\n"
+
+# The user commits in an sdist tree with plain git; a global commit.gpgSign or core.autocrlf must not reach it.
+_TREE_SETTINGS = {
+    "user.name": gitlib.NAME,
+    "user.email": gitlib.EMAIL,
+    "commit.gpgSign": "false",
+    "core.autocrlf": "false",
+}
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A patch that has become a commit."""
+
+    patch: Patch
+    commit: str
+    left_out: tuple[str, ...]
+    """Files of the patch that the tree does not carry."""
+
+
+def branch_name(base: Base) -> str:
+    """Return the branch that holds the series as commits."""
+    return f"patchset/{base.name}"
+
+
+def tag_name(base: Base) -> str:
+    """Return the tag of the commit that the series starts from."""
+    return f"patchset-base/{base.name}"
+
+
+def make_sdist_tree(base: Base, directory: Path) -> Path:
+    """
+    Make a git repository of the base's sdist under monorepo paths, the base tagged, and return its path.
+
+    :param directory: an empty directory, created if it does not exist
+    :raises PatchsetError: if the sdist cannot be had or is not what it should be
+    """
+    from patchsetlib.artifacts import fetch
+
+    directory.mkdir(exist_ok=True)
+    git(
+        "init",
+        "--quiet",
+        "--template=",
+        "--object-format=sha1",
+        f"--initial-branch={branch_name(base)}",
+        cwd=directory,
+    )
+    for key, value in _TREE_SETTINGS.items():
+        git("config", key, value, cwd=directory)
+    info = directory / ".git" / "info"
+    info.mkdir(exist_ok=True)
+    (info / "exclude").write_text(_IGNORED, encoding="utf-8")
+    _unpack(fetch(base.sdist), directory / base.package)
+    git("add", "--all", "--force", ".", cwd=directory)
+    dates = {"GIT_AUTHOR_DATE": base.date, "GIT_COMMITTER_DATE": base.date}
+    message = f"{base.sdist.project} {base.sdist.version} (sdist)\n\nsha256 {base.sdist.sha256}\n"
+    git("commit", "--quiet", "--file=-", cwd=directory, input=message, env=dates)
+    git("tag", tag_name(base), cwd=directory)
+    return directory
+
+
+def _unpack(archive: Path, directory: Path) -> None:
+    """Write the files of an sdist to ``directory``, without the metadata that the monorepo does not have."""
+    try:
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                path = PurePosixPath(member.name)
+                inside = PurePosixPath(*path.parts[1:])
+                if member.isdir() or inside == PurePosixPath("PKG-INFO"):
+                    continue
+                content = tar.extractfile(member) if member.isfile() else None
+                if content is None or path.is_absolute() or ".." in path.parts or len(path.parts) < 2:
+                    raise PatchsetError(f"{display(archive)} holds an unexpected entry {member.name!r}")
+                target = directory / inside
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(content.read())
+                target.chmod(0o755 if member.mode & 0o100 else 0o644)
+    except (tarfile.TarError, EOFError) as e:
+        raise PatchsetError(f"{display(archive)} cannot be unpacked: {e}", "delete it and try again") from e
+
+
+def apply_series(base: Base, tree: Path) -> list[Applied]:
+    """
+    Apply the whole series of ``base`` to ``tree`` as commits.
+
+    :raises PatchsetError: if a patch does not apply; the tree then holds the patches before it
+    """
+    return apply_patches(series.load(base).patches, base, tree)
+
+
+def apply_patches(patches: Sequence[Patch], base: Base, tree: Path) -> list[Applied]:
+    """
+    Apply ``patches`` in order to ``tree`` as commits.
+
+    A patch may change a file that the tree does not carry, if an sdist does not carry such files: that part is left
+    out. Files below ``<package>/src`` are in every tree.
+
+    :raises PatchsetError: if a patch does not apply; the tree then holds the patches before it
+    """
+    return [_apply(patch, base, tree) for patch in patches]
+
+
+def _apply(patch: Patch, base: Base, tree: Path) -> Applied:
+    left_out = _not_carried(patch, base, tree)
+    excludes = ["--exclude=" + re.sub(r"([][*?\\])", r"\\\1", file) for file in left_out]
+    try:
+        git(
+            *("am", "--quiet", "--patch-format=mbox", "--keep-non-patch", "--keep-cr", "-p1", "--no-3way"),
+            *("--no-signoff", "--no-gpg-sign", "--committer-date-is-author-date", "--whitespace=nowarn"),
+            *excludes,
+            patch.path.resolve(),
+            cwd=tree,
+        )
+    except GitError as e:
+        git("am", "--abort", cwd=tree, check=False)
+        reason = gitlib.essential(e.stderr).removeprefix("patch failed: ")
+        raise PatchsetError(
+            f"{patch.name} does not apply: {reason}",
+            f"to look at it: scripts/patchset checkout {base.name} --before {patch.name} --dir DIR, "
+            f"then in DIR: git apply --reject {patch.path.resolve()}",
+        ) from e
+    return Applied(patch, git("rev-parse", "HEAD", cwd=tree).strip(), left_out)
+
+
+def _not_carried(patch: Patch, base: Base, tree: Path) -> tuple[str, ...]:
+    changed = [file for file in patch.files if file not in patch.created]
+    candidates = [file for file in changed if not file.startswith(f"{base.package}/src/")]
+    if not candidates or not is_sdist_tree(base, tree):
+        return ()
+    present = git("ls-files", "-z", cwd=tree).split("\0")
+    return tuple(file for file in candidates if file not in present)
+
+
+def is_sdist_tree(base: Base, tree: Path) -> bool:
+    """Return whether ``tree`` was made from the sdist, not from a clone, which has upstream's commit."""
+    return gitlib.resolve(base.commit, tree) is None
+
+
+def warn_left_out(applied: Sequence[Applied]) -> None:
+    """Say loudly which parts of the series the tree does not have."""
+    for entry in applied:
+        for file in entry.left_out:
+            ui.warn(f"{entry.patch.name}: left out {file}, the sdist does not carry it")
+
+
+def record_left_out(applied: Sequence[Applied], tree: Path) -> None:
+    """Note in the tree's git directory what was left out, for ``export``."""
+    lines = [f"{entry.patch.subject}\t{file}\n" for entry in applied for file in entry.left_out]
+    git_dir(tree, "patchset-left-out").write_text("".join(lines), encoding="utf-8")
+
+
+def recorded_left_out(tree: Path) -> dict[str, list[str]]:
+    """Return what was left out when the tree was made: subject to files."""
+    path = git_dir(tree, "patchset-left-out")
+    found: dict[str, list[str]] = {}
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            subject, _, file = line.partition("\t")
+            found.setdefault(subject, []).append(file)
+    return found
+
+
+def commits_file(base: Base) -> Path:
+    """Return the path of the file that lists the commit ids of the series on an sdist tree."""
+    return base.directory / "commits"
+
+
+def format_commits(applied: Sequence[Applied]) -> str:
+    """Return the content of ``commits``: one line per patch, id and file name."""
+    return "".join(f"{entry.commit}  {entry.patch.name}\n" for entry in applied)
+
+
+def key(base: Base, patched: bool) -> str:
+    """Return a short hash of what a tree is made from: the sdist, and the content of the series if ``patched``."""
+    digest = hashlib.sha256(f"{base.sdist.sha256} {base.package} {base.date}".encode())
+    if patched:
+        for name in series.names(base):
+            digest.update(f"\0{name}\0".encode())
+            path = base.directory / name
+            try:
+                digest.update(path.read_bytes())
+            except OSError as e:
+                raise PatchsetError(
+                    f"{display(path)} cannot be read: {e.strerror}", "restore it with git"
+                ) from e
+    return digest.hexdigest()[:16]
+
+
+def cached_tree(base: Base, patched: bool) -> Path:
+    """
+    Return an sdist tree of ``base`` for reading, made if there is none; do not change it.
+
+    :param patched: with the series applied
+    :raises PatchsetError: if it cannot be made
+    """
+    name = f"{'patched' if patched else 'stock'}-{key(base, patched)}"
+    tree = work_dir() / base.name / "trees" / name
+    if not tree.exists():
+        with ui.step(f"making the {'patched' if patched else 'stock'} source tree of {base.name}"):
+            try:
+                with staged(tree) as building:
+                    make_sdist_tree(base, building)
+                    if patched:
+                        warn_left_out(apply_series(base, building))
+            except PatchsetError:
+                # Another run may have made the same tree meanwhile.
+                if not os.path.isdir(tree):
+                    raise
+    return tree

@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+One module per verb of ``scripts/patchset``, found by name.
+
+A verb has ``HELP`` (one line), ``add_arguments(parser)`` and ``run(args) -> int`` (the exit code).
+"""

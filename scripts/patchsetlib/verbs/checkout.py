@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``patchset checkout``: a source tree with the series as commits."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from patchsetlib import base as bases
+from patchsetlib import clone, series, source, ui
+from patchsetlib.base import Base
+from patchsetlib.errors import UsageError
+from patchsetlib.git import git
+from patchsetlib.paths import display, work_dir
+from patchsetlib.series import Patch
+from patchsetlib.staging import staged
+
+HELP = "make a source tree of a base, with its patches as commits"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("base", metavar="BASE", help="for example 3.1.3; see patchset status")
+    parser.add_argument(
+        "--source", metavar="CLONE", type=Path, help="make a worktree of this clone of apache/airflow"
+    )
+    parser.add_argument(
+        "--dir", metavar="DIR", type=Path, help="where the tree goes (default: work/BASE/source)"
+    )
+    parser.add_argument("--before", metavar="PATCH", help="apply only the patches before this one")
+
+
+def run(args: argparse.Namespace) -> int:
+    base = bases.load(args.base)
+    patches = _selected(base, args.before)
+    target = (args.dir or work_dir() / base.name / "source").absolute()
+    where = (
+        f"the clone {display(args.source)}"
+        if args.source
+        else f"the sdist of {base.sdist.project} {base.version}"
+    )
+    with ui.step(f"checking out {base.name} from {where} with {len(patches)} patches"):
+        if args.source:
+            clone.checkout(base, patches, args.source, target)
+        else:
+            with staged(target) as building:
+                source.make_sdist_tree(base, building)
+                applied = source.apply_patches(patches, base, building)
+                source.record_left_out(applied, building)
+            source.warn_left_out(applied)
+            _compare_ids(base, applied)
+    ui.info(
+        f"branch {source.branch_name(base)}, base tagged {source.tag_name(base)}; edit, commit, then: "
+        f"scripts/patchset export {base.name}" + (f" --dir {display(target)}" if args.dir else "")
+    )
+    print(target)
+    return 0
+
+
+def _selected(base: Base, before: str | None) -> list[Patch]:
+    patches = series.load(base).patches
+    if before is None:
+        return patches
+    names = [patch.name for patch in patches]
+    if before not in names:
+        raise UsageError(
+            f"no patch {before!r} in {display(base.series_file)}", f"patches: {', '.join(names) or 'none'}"
+        )
+    return patches[: names.index(before)]
+
+
+def _compare_ids(base: Base, applied: list[source.Applied]) -> None:
+    """Commit ids are the checksum of the whole chain: the sdist, git, and every patch."""
+    listed = source.commits_file(base)
+    if not listed.exists():
+        return
+    expected = listed.read_text(encoding="utf-8").splitlines()
+    for entry, line in zip(source.format_commits(applied).splitlines(), expected):
+        if entry != line:
+            ui.warn(
+                f"commit of {entry.split()[-1]} differs from {display(listed)}: the patches were edited since the "
+                f"last export; see scripts/patchset check"
+            )
+            return

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``patchset export``: the commits of a source tree become the patch files of its base."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from patchsetlib import base as bases
+from patchsetlib import export, ui
+from patchsetlib.paths import display, work_dir
+
+HELP = "write the patch files of a base from the commits of its source tree"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("base", metavar="BASE", help="for example 3.1.3; see patchset status")
+    parser.add_argument(
+        "--dir", metavar="DIR", type=Path, help="the tree that checkout made (default: work/BASE/source)"
+    )
+    parser.add_argument(
+        "--check",
+        "--dry-run",
+        action="store_true",
+        help="write nothing; say what would change and fail if anything",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    base = bases.load(args.base)
+    tree = (args.dir or work_dir() / base.name / "source").absolute()
+    with (
+        ui.step(f"exporting {base.name} from {display(tree)}"),
+        tempfile.TemporaryDirectory(prefix="patchset-") as scratch,
+    ):
+        result = export.export(base, tree, Path(scratch))
+    changes = result.changes()
+    for change in changes:
+        print(f"{display(base.directory)}/{change}")
+    if args.check:
+        return 1 if changes else 0
+    if changes:
+        result.write()
+    else:
+        ui.info("nothing changed")
+    return 0
