@@ -14,8 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -73,6 +73,7 @@ class Guarded:
         stderr: int | IO | None = None,
         grace: float = DEFAULT_GRACE,
         foreground: bool = False,
+        hold: Sequence[int] = (),
     ) -> Guarded:
         """
         Start ``cmd``.
@@ -82,6 +83,8 @@ class Guarded:
         :param stdin: as for subprocess, but nothing by default; ``None`` passes the tool's own
         :param grace: seconds between SIGTERM and SIGKILL, when the tool goes away
         :param foreground: leave it in the terminal's session, so that Ctrl-C reaches it directly
+        :param hold: file descriptors of locks, which the guard keeps open until all processes have ended,
+            also when the tool has gone before
         :raises PatchsetError: if the command or ``cwd`` does not exist or cannot be run
         """
         command = [os.fspath(part) for part in cmd]
@@ -105,7 +108,7 @@ class Guarded:
                     stdin=stdin,
                     stdout=stdout,
                     stderr=stderr,
-                    pass_fds=(guard_liveness, guard_status),
+                    pass_fds=(guard_liveness, guard_status, *hold),
                     start_new_session=not foreground,
                 )
                 self = cls(command, guard, liveness, status)
@@ -232,6 +235,7 @@ def run(
     log: Path | None = None,
     capture: bool = False,
     timeout: float | None = None,
+    hold: Sequence[int] = (),
 ) -> Completed:
     """
     Run ``cmd`` to its end; nothing of it is left afterwards, nor when this is interrupted.
@@ -240,6 +244,7 @@ def run(
     :param log: file that its output is appended to
     :param capture: return its output as text instead
     :param timeout: seconds
+    :param hold: file descriptors of locks, as for ``Guarded.start``
     :raises PatchsetError: if it cannot be run
     :raises subprocess.TimeoutExpired: if it took longer, after ending it
     """
@@ -248,7 +253,7 @@ def run(
         # Files rather than pipes: a pipe would have to be drained while waiting.
         out = cleanup.enter_context(tempfile.TemporaryFile()) if capture else None
         err = cleanup.enter_context(tempfile.TemporaryFile()) if capture else None
-        with Guarded.start(command, env=env, cwd=cwd, log=log, stdout=out, stderr=err) as process:
+        with Guarded.start(command, env=env, cwd=cwd, log=log, stdout=out, stderr=err, hold=hold) as process:
             returncode = process.wait(timeout)
         texts = []
         for file in (out, err):
@@ -256,29 +261,3 @@ def run(
                 file.seek(0)
                 texts.append(file.read().decode(errors="replace"))
         return Completed(command, returncode, *texts)
-
-
-@contextmanager
-def unwinding() -> Iterator[None]:
-    """
-    Let SIGTERM and SIGHUP end the tool as an exception, so that what is half done gets cleaned up.
-
-    Only the main thread can; elsewhere this does nothing.
-    """
-    previous = {}
-
-    def end(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    try:
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            # What was ignored stays so: nohup.
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                previous[number] = signal.signal(number, end)
-    except ValueError:
-        pass
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -282,35 +282,23 @@ def test_guard_uses_no_cpu_while_it_waits():
         assert (guard.cpu_times(), guard.num_ctx_switches().voluntary) == before
 
 
-def test_unwinding_runs_cleanup_on_sigterm():
+def test_held_lock_is_released_only_when_nothing_runs_any_more(tree, tmp_path):
+    """A tool that was killed must not let the next one in while its commands still write."""
+    lock = tmp_path / "lock"
     code = f"""
-import sys, time; sys.path.insert(0, {str(SCRIPTS)!r})
+import fcntl, sys; sys.path.insert(0, {str(SCRIPTS)!r})
 from patchsetlib import processes
-with processes.unwinding():
-    try:
-        print("ready", flush=True)
-        processes.run(["sleep", "600"])
-    finally:
-        print("cleaned up")
+file = open({str(lock)!r}, "w")
+fcntl.flock(file, fcntl.LOCK_EX)
+processes.run(sys.argv[1:], hold=[file.fileno()])
 """
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "ready\n"
-    process.terminate()
-    assert process.communicate()[0] == "cleaned up\n"
-    assert process.returncode == 128 + signal.SIGTERM
-
-
-def test_unwinding_outside_the_main_thread():
-    done = []
-
-    def body():
-        with processes.unwinding():
-            done.append(True)
-
-    thread = threading.Thread(target=body)
-    thread.start()
-    thread.join()
-    assert done
+    process = subprocess.Popen([sys.executable, "-c", code, *tree.command()])
+    tree.wait_until_ready()
+    process.kill()
+    process.wait()
+    with open(lock) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert tree.alive() == []
 
 
 def test_foreground_command_gets_ctrl_c_and_the_rest_of_it_is_cleaned_up(tree):

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The only place that runs uv: apart from what the user's settings would change in a result, with clear errors."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from patchsetlib import processes
+from patchsetlib.errors import PatchsetError
+from patchsetlib.paths import ROOT, display
+
+# Which index, how to reach it, and where uv keeps its own things are the user's business. Everything else
+# (constraints, overrides, find-links, a newest upload date ...) would change or break what is pinned here.
+_KEPT = re.compile(
+    r"UV_(DEFAULT_INDEX|INDEX|INDEX_\w+|EXTRA_INDEX_URL|KEYRING_PROVIDER|NATIVE_TLS|SYSTEM_CERTS|INSECURE_HOST"
+    r"|HTTP_\w+|REQUEST_TIMEOUT|OFFLINE|CONFIG_FILE|NO_CONFIG|CACHE_DIR|NO_CACHE|LINK_MODE|CONCURRENT_\w+"
+    r"|PYTHON_INSTALL_DIR|PYTHON_SEARCH_PATH|STACK_SIZE|CREDENTIALS_DIR|LOCK_TIMEOUT)"
+)
+INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL")
+
+_NO_NETWORK = re.compile(
+    r"error sending request|dns error|connection refused|connect error|timed out|network is unreachable"
+    r"|network connectivity is disabled|failed to fetch|request failed after|tcp connect|handshake",
+    re.IGNORECASE,
+)
+_NETWORK_REMEDY = "check the network; UV_DEFAULT_INDEX can name another index, SSL_CERT_FILE its certificates"
+
+
+def executable() -> Path:
+    """
+    Return the path of uv in the environment that runs the tool.
+
+    :raises PatchsetError: if it is not there
+    """
+    path = Path(sys.executable).parent / "uv"
+    if not path.exists():
+        raise PatchsetError(f"no uv beside {sys.executable}", "start the tool with scripts/patchset")
+    return path
+
+
+def environment() -> dict[str, str]:
+    """Return the variables uv runs with."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("UV_") or _KEPT.fullmatch(k)}
+    kept.pop("VIRTUAL_ENV", None)
+    # An interpreter is something to install knowingly, not to have downloaded as a side effect.
+    return _index_of_pip() | kept | {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1"}
+
+
+def _index_of_pip() -> dict[str, str]:
+    """Return the index that pip is set to use, as uv variables, unless uv has settings of its own."""
+    if any(os.environ.get(name) for name in INDEX_VARIABLES) or _uv_configures_index():
+        return {}
+    index = os.environ.get("PIP_INDEX_URL") or _pip_configuration().get("index-url")
+    return {"UV_DEFAULT_INDEX": index} if index else {}
+
+
+def _uv_configures_index() -> bool:
+    user = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    chosen = os.environ.get("UV_CONFIG_FILE")
+    files = [Path(chosen)] if chosen else [user / "uv" / "uv.toml", Path("/etc/uv/uv.toml")]
+    return any(path.is_file() and "index" in path.read_text(errors="replace") for path in files)
+
+
+@functools.cache
+def _pip_configuration() -> dict[str, str]:
+    """Return pip's settings from its configuration files; empty if there is no pip to ask."""
+    done = processes.run([sys.executable, "-m", "pip", "config", "list"], capture=True)
+    return dict(re.findall(r"^(?:global|install)\.([\w-]+)='(.*)'$", done.stdout, re.MULTILINE))
+
+
+def uv(*args: str | os.PathLike, cwd: Path = ROOT, log: Path | None = None, hold: Sequence[int] = ()) -> str:
+    """
+    Run uv and return what it wrote to stdout.
+
+    :param cwd: by default the repository, since uv takes settings from a pyproject.toml it finds there or above
+    :param log: file its messages are appended to
+    :param hold: file descriptors of locks, kept open until nothing of it runs any more
+    :raises PatchsetError: if it fails, with the line of its messages that matters
+    """
+    done = processes.run([executable(), *args], env=environment(), cwd=cwd, capture=True, hold=hold)
+    if log is not None:
+        with open(log, "a", encoding="utf-8") as file:
+            file.write(f"$ uv {' '.join(map(os.fspath, args))}\n{done.stdout}{done.stderr}")
+    if done.returncode:
+        raise explain(done.stderr, f"uv {args[0]}", log)
+    return done.stdout
+
+
+def explain(stderr: str, what: str, log: Path | None = None) -> PatchsetError:
+    """Return the error to raise when ``what`` failed with these messages."""
+    see = f"all of uv's messages: {display(log)}" if log is not None else ""
+    lines = [line.strip(" \t×╰─▶├│·") for line in stderr.splitlines()]  # noqa: RUF001
+    lines = [line for line in lines if line and not line.startswith(("warning:", "cause:", "hint:"))]
+    network = [line.strip(" \t×╰─▶├│·") for line in stderr.splitlines() if _NO_NETWORK.search(line)]  # noqa: RUF001
+    if network:
+        return PatchsetError(f"cannot reach the package index: {network[0]}", _NETWORK_REMEDY)
+    if re.search("Hash mismatch", stderr):
+        package = next((line for line in lines if "==" in line), "a package")
+        return PatchsetError(
+            f"hash mismatch: what the index has is not what was pinned ({package.removeprefix('error: ')})",
+            see or "check which index is used (UV_DEFAULT_INDEX)",
+        )
+    reason = " ".join(lines)[:400].removeprefix("error: ") or "it ended without a message"
+    return PatchsetError(f"{what} failed: {reason}", see)
