@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The only place that runs uv: apart from what the user's settings would change in a result, with clear errors."""
+"""The only place that runs uv: without the user's settings that would change a result, and with clear errors."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def uv(*args: str | os.PathLike, cwd: Path = ROOT, log: Path | None = None, hold
     """
     Run uv and return what it wrote to stdout.
 
-    :param cwd: by default the repository, since uv takes settings from a pyproject.toml it finds there or above
+    :param cwd: by default the repository, since uv takes settings from a pyproject.toml there or above
     :param log: file its messages are appended to
     :param hold: file descriptors of locks, kept open until nothing of it runs any more
     :raises PatchsetError: if it fails, with the line of its messages that matters

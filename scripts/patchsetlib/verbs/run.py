@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``run``: run a command of an environment as if it was activated."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+from types import FrameType
+
+from patchsetlib import base, environment, processes, ui
+from patchsetlib.errors import UsageError
+from patchsetlib.paths import work_dir
+from patchsetlib.verbs.python import add_environment_arguments
+
+HELP = "run a command of an environment, patched or stock, e.g. run 3.1.3 -- airflow version"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_environment_arguments(parser)
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- ARGS", help="the command")
+
+
+def run(args: argparse.Namespace) -> int:
+    command = args.command[1:] if args.command[:1] == ["--"] else args.command
+    if not command:
+        raise UsageError("no command given", "put it after --, e.g. run 3.1.3 -- airflow version")
+    chosen = base.load(args.base)
+    variables = environment.variables(environment.python(chosen, not args.stock, args.python))
+    if not variables.get("AIRFLOW_HOME"):
+        home = work_dir() / chosen.name / ("home-stock" if args.stock else "home-patched")
+        variables["AIRFLOW_HOME"] = str(home)
+        ui.info(f"AIRFLOW_HOME={home}")
+    return passed_through(command, variables)
+
+
+def passed_through(command: list[str], variables: dict[str, str]) -> int:
+    """
+    Run ``command`` with the tool's stdin, stdout and terminal, and return its exit code.
+
+    Ctrl-C is the command's business: in a terminal it gets it directly, elsewhere it is handed on. When the
+    tool is asked to end, or is killed, so is the command with all of its descendants.
+    """
+    foreground = _in_foreground()
+    with processes.Guarded.start(command, env=variables, stdin=None, foreground=foreground) as process:
+
+        def interrupted(number: int, frame: FrameType | None) -> None:
+            if not foreground:
+                process.send_signal(number)
+
+        previous = signal.getsignal(signal.SIGINT)
+        if previous != signal.SIG_IGN:
+            signal.signal(signal.SIGINT, interrupted)
+        try:
+            code = process.wait()
+        finally:
+            signal.signal(signal.SIGINT, previous)
+    # A shell would say the same of a command that a signal has ended.
+    return code if code >= 0 else 128 - code
+
+
+def _in_foreground() -> bool:
+    """Return whether Ctrl-C in a terminal would reach this process."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
