@@ -2,7 +2,7 @@
 """
 Virtual environments with Airflow in them: stock, patched, and stock with what its unit tests need.
 
-Each has its own directory under ``work/<base>/python-<X.Y>/``; a stamp, written last, says that it is complete.
+Each has its own directory under ``work/<base>/python-<X.Y>/``, and is complete if it has its stamp.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The only place that runs uv: without the user's settings that would change a result, and with clear errors."""
+"""The only place that runs uv: without user settings that would change a result, and with clear errors."""
 
 from __future__ import annotations
 

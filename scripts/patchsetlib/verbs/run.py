@@ -6,10 +6,10 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import sys
 from types import FrameType
 
 from patchsetlib import base, environment, processes, ui
-from patchsetlib.errors import UsageError
 from patchsetlib.paths import work_dir
 from patchsetlib.verbs.python import add_environment_arguments
 
@@ -18,13 +18,11 @@ HELP = "run a command of an environment, patched or stock, e.g. run 3.1.3 -- air
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_environment_arguments(parser)
-    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- ARGS", help="the command")
+    parser.add_argument("command", nargs="+", metavar="-- ARGS", help="the command")
 
 
 def run(args: argparse.Namespace) -> int:
-    command = args.command[1:] if args.command[:1] == ["--"] else args.command
-    if not command:
-        raise UsageError("no command given", "put it after --, e.g. run 3.1.3 -- airflow version")
+    command = _as_written(args.command)
     chosen = base.load(args.base)
     variables = environment.variables(environment.python(chosen, not args.stock, args.python))
     if not variables.get("AIRFLOW_HOME"):
@@ -32,6 +30,13 @@ def run(args: argparse.Namespace) -> int:
         variables["AIRFLOW_HOME"] = str(home)
         ui.info(f"AIRFLOW_HOME={home}")
     return passed_through(command, variables)
+
+
+def _as_written(command: list[str]) -> list[str]:
+    """Return ``command`` with the ``--`` of its own that argparse takes away besides the first one."""
+    written = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
+    same = [word for word in written if word != "--"] == [word for word in command if word != "--"]
+    return written if same else command
 
 
 def passed_through(command: list[str], variables: dict[str, str]) -> int:
