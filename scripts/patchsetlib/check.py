@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Are the patch files as ``docs/patch-format.md`` says, and exactly what ``export`` would write?"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from patchsetlib import git as gitlib
+from patchsetlib import series, source
+from patchsetlib.base import Base
+from patchsetlib.errors import PatchsetError
+from patchsetlib.export import format_commits, format_file
+from patchsetlib.git import call
+from patchsetlib.paths import display
+from patchsetlib.series import Patch
+
+AUTHOR = f"{gitlib.NAME} <{gitlib.EMAIL}>"
+_NAME = re.compile(r"(\d{4})-[A-Za-z0-9._-]+\.patch")
+_PREFIX = re.compile(
+    r"(fix|feat|chore|docs?|tests?|refactor|perf|ci|build|style|revert)(\([^)]*\))?!?:", re.IGNORECASE
+)
+_SUBJECT_LENGTH = 70
+_REASON_LENGTH = 200
+_FORWARDED = re.compile(r"no|not-needed|https://\S+")
+_TRAILERS = (
+    "Exit-condition",
+    "Forwarded",
+    "Bug",
+    "Applied-Upstream",
+    "Depends-on",
+    "Tests",
+)
+_SAYS = (
+    (re.compile(r"\brisk", re.IGNORECASE), "names no risk (say what could go wrong, with the word 'risk')"),
+    (
+        re.compile(r"\b(discard|reject|instead of|rather than|alternativ)", re.IGNORECASE),
+        "does not say what was discarded (a sentence with 'discarded', 'rejected', 'instead of' or the like)",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong with a file."""
+
+    file: Path
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{display(self.file)}: {self.problem}"
+
+
+def check(base: Base) -> Iterator[Finding]:
+    """
+    Yield everything that is wrong with the series of ``base``.
+
+    :raises PatchsetError: if it cannot be checked at all, e.g. as the sdist cannot be had
+    """
+    try:
+        names = series.names(base)
+    except PatchsetError as e:
+        yield Finding(base.series_file, str(e))
+        return
+    yield from _listing(base, names)
+    patches, complete = [], True
+    for name in dict.fromkeys(names):
+        path = base.directory / name
+        if not path.is_file():
+            complete = False
+            continue
+        try:
+            patches.append(series.parse(path))
+        except PatchsetError as e:
+            complete = False
+            yield Finding(path, str(e))
+    for subject, count in Counter(patch.subject for patch in patches).items():
+        if count > 1:
+            yield Finding(base.series_file, f"{count} patches have the subject {subject!r}")
+    for patch in patches:
+        yield from _message(patch)
+        yield from _content(patch, base)
+    if complete:
+        yield from _applied(base, patches)
+
+
+def _listing(base: Base, names: Sequence[str]) -> Iterator[Finding]:
+    present = {path.name for path in base.directory.glob("*.patch")}
+    for name, count in Counter(names).items():
+        if count > 1:
+            yield Finding(base.series_file, f"lists {name} {count} times")
+        if name not in present:
+            yield Finding(base.series_file, f"lists {name}, which does not exist")
+    for name in sorted(present - set(names)):
+        yield Finding(base.directory / name, "is not listed in series")
+    for number, name in enumerate(dict.fromkeys(names), start=1):
+        match = _NAME.fullmatch(name)
+        if not match:
+            yield Finding(base.series_file, f"{name} is not named NNNN-short-subject.patch")
+        elif int(match[1]) != number:
+            yield Finding(base.series_file, f"{name} is number {number}; {_export(base)}")
+
+
+def _export(base: Base) -> str:
+    return f"scripts/patchset export {base.name} renumbers and refreshes"
+
+
+def _message(patch: Patch) -> Iterator[Finding]:
+    subject = patch.subject
+    if len(subject) >= _SUBJECT_LENGTH:
+        yield Finding(patch.path, f"the subject has {len(subject)} characters, {_SUBJECT_LENGTH - 1} at most")
+    if subject.endswith("."):
+        yield Finding(patch.path, "the subject ends with a period")
+    if _PREFIX.match(subject):
+        yield Finding(
+            patch.path, "the subject starts with a conventional prefix; just say what the patch does"
+        )
+    elif not subject[:1].isupper():
+        yield Finding(patch.path, "the subject does not start with a capital letter")
+    if len(patch.body) < _REASON_LENGTH:
+        yield Finding(
+            patch.path,
+            f"no reason given: the message has {len(patch.body)} characters, {_REASON_LENGTH} at least",
+        )
+    else:
+        for pattern, problem in _SAYS:
+            if not pattern.search(patch.body):
+                yield Finding(patch.path, f"the message {problem}")
+    if not patch.trailer("Exit-condition"):
+        yield Finding(
+            patch.path, "no exit condition (trailer 'Exit-condition: when the patch can be dropped')"
+        )
+    forwarded = patch.trailer("Forwarded")
+    if not forwarded:
+        yield Finding(patch.path, "no trailer 'Forwarded: no', 'Forwarded: not-needed' or 'Forwarded: <url>'")
+    elif not _FORWARDED.fullmatch(forwarded):
+        yield Finding(patch.path, f"trailer 'Forwarded: {forwarded}' is not no, not-needed or a URL")
+    for key in patch.trailers:
+        if key not in _TRAILERS:
+            yield Finding(patch.path, f"unknown trailer '{key}:'; known: {', '.join(_TRAILERS)}")
+    if patch.author != AUTHOR:
+        yield Finding(patch.path, f"the author is {patch.author}, not {AUTHOR}")
+
+
+def _content(patch: Patch, base: Base) -> Iterator[Finding]:
+    with tempfile.TemporaryDirectory(prefix="patchset-") as scratch:
+        blanks = call("apply", "--numstat", "--whitespace=error-all", patch.path.resolve(), cwd=scratch)
+    for line in blanks.err.splitlines():
+        match = re.fullmatch(rf"{re.escape(str(patch.path.resolve()))}:(\d+): (.*?)\.?", line)
+        if match:
+            yield Finding(patch.path, f"line {match[1]}: {match[2]}")
+    code = [file for file in patch.files if file.startswith(f"{base.package}/src/") and file.endswith(".py")]
+    tests = [file for file in patch.files if file.startswith(f"{base.package}/tests/")]
+    reason = patch.trailer("Tests")
+    if code and not tests and not re.fullmatch(r"none \(.+\)", reason or ""):
+        yield Finding(
+            patch.path, f"changes {code[0]} without tests; add them or the trailer 'Tests: none (<reason>)'"
+        )
+    if not patch.files:
+        yield Finding(patch.path, "changes nothing")
+
+
+def _applied(base: Base, patches: Sequence[Patch]) -> Iterator[Finding]:
+    """Apply the series and write it again: whatever differs is not refreshed."""
+    with tempfile.TemporaryDirectory(prefix="patchset-") as scratch:
+        tree = source.make_sdist_tree(base, Path(scratch, "tree"))
+        applied, moved = [], {}
+        for patch in patches:
+            moved[patch.name] = _offsets(patch, base, tree)
+            try:
+                applied += source.apply_patches([patch], base, tree)
+            except PatchsetError as e:
+                yield Finding(patch.path, str(e))
+                return
+        Path(scratch, "again").mkdir()
+        again = format_commits(tree, source.tag_name(base), "HEAD", Path(scratch, "again"))
+        fresh = True
+        for entry, path in zip(applied, again, strict=True):
+            patch = entry.patch
+            if path.name != patch.name:
+                yield Finding(patch.path, f"should be named {path.name}; {_export(base)}")
+            if moved[patch.name]:
+                fresh = False
+                yield Finding(patch.path, f"{moved[patch.name]}; {_export(base)}")
+            elif difference := _difference(entry, _text(path), tree):
+                fresh = False
+                yield Finding(patch.path, f"is not what export writes: {difference}; {_export(base)}")
+        listed = source.commits_file(base)
+        if fresh and (not listed.exists() or _text(listed) != source.format_commits(applied)):
+            yield Finding(listed, f"does not list the commits that the series gives; {_export(base)}")
+
+
+def _offsets(patch: Patch, base: Base, tree: Path) -> str:
+    """Return what git says about hunks that apply elsewhere than they say; empty if all are in place."""
+    left_out = source.excludes(source.not_carried(patch, base, tree))
+    said = call("apply", "--check", "--verbose", *left_out, patch.path.resolve(), cwd=tree).err
+    file = ""
+    for line in said.splitlines():
+        if match := re.fullmatch(r"Checking patch (.*)\.\.\.", line):
+            file = match[1].rpartition(" => ")[2]
+        if match := re.fullmatch(r"Hunk #(\d+) succeeded at .*\((offset .*)\)\.?", line):
+            return f"hunk {match[1]} of {file} applies at an {match[2]}"
+    return ""
+
+
+def _text(path: Path) -> str:
+    return path.read_bytes().decode(errors="surrogateescape")
+
+
+def _difference(entry: source.Applied, again: str, tree: Path) -> str:
+    """Return where a stored patch differs from what export makes of its commit; empty if nowhere."""
+    stored = _text(entry.patch.path)
+    if not entry.left_out:
+        for number, (old, new) in enumerate(
+            zip(stored.split("\n"), again.split("\n"), strict=False), start=1
+        ):
+            if old != new:
+                return f"line {number} should be {new[:60]!r}"
+        return "" if len(stored) == len(again) else "it is longer or shorter"
+    # The stored patch has more than this tree can show: compare the message, then file by file.
+    if stored.partition("\n---\n")[0] != again.partition("\n---\n")[0]:
+        return "the message differs"
+    for file in entry.patch.files:
+        if file not in entry.left_out and format_file(tree, entry.commit, file) not in stored:
+            return f"the part for {file} differs"
+    return ""

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``patchset status``: every patch of every base, what it does, and when it can go."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from patchsetlib import base as bases
+from patchsetlib import series, ui
+from patchsetlib.series import Patch
+
+HELP = "list the patches of every base: what each does, upstream status, exit condition"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("base", metavar="BASE", nargs="*", help="only these bases (default: all)")
+    parser.add_argument("--json", action="store_true", help="for other programs")
+
+
+def run(args: argparse.Namespace) -> int:
+    rows = []
+    for name in args.base or bases.all_bases():
+        patches = series.load(bases.load(name)).patches
+        if not patches:
+            ui.info(f"{name}: no patches")
+        rows += [(name, number, patch) for number, patch in enumerate(patches, start=1)]
+    if args.json:
+        print(json.dumps([_record(*row) for row in rows], indent=2))
+    elif sys.stdout.isatty():
+        _table(rows)
+    else:
+        for name, number, patch in rows:
+            fields = (str(number), patch.subject, _files(patch), _upstream(patch), _exit(patch))
+            print("\t".join((name, *fields)))
+    return 0
+
+
+def _record(name: str, number: int, patch: Patch) -> dict:
+    return {
+        "base": name,
+        "number": number,
+        "patch": patch.name,
+        "subject": patch.subject,
+        "files": list(patch.files),
+        "trailers": {key: list(values) for key, values in patch.trailers.items()},
+    }
+
+
+def _table(rows: list[tuple[str, int, Patch]]) -> None:
+    table = Table("Base", "#", "Patch", "Files", "Upstream", "Can go when", box=box.SIMPLE_HEAD)
+    for name, number, patch in rows:
+        table.add_row(name, str(number), patch.subject, _files(patch), _upstream(patch), _exit(patch))
+    Console(highlight=False, markup=False).print(table)
+
+
+def _files(patch: Patch) -> str:
+    return str(len(patch.files))
+
+
+def _upstream(patch: Patch) -> str:
+    applied = patch.trailer("Applied-Upstream")
+    return f"applied: {applied}" if applied else f"forwarded: {patch.trailer('Forwarded') or 'unknown'}"
+
+
+def _exit(patch: Patch) -> str:
+    return patch.trailer("Exit-condition") or "unknown"
