@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,10 +25,10 @@ def checkout(base: Base, patches: Sequence[Patch], clone: Path, target: Path) ->
     """
     if not clone.is_dir() or not gitlib.succeeds("rev-parse", "--git-dir", cwd=clone):
         raise PatchsetError(
-            f"{display(clone)} is not a git repository", "give --source the root of a clone of apache/airflow"
+            f"{display(clone)} is not the root of a git repository", "give --source a clone of apache/airflow"
         )
     _verify_base(base, clone)
-    branch, tag = source.branch_name(base), source.tag_name(base)
+    branch, tag, where = source.branch_name(base), source.tag_name(base), shlex.quote(display(clone))
 
     def discard(path: Path) -> None:
         _discard(base, clone, path)
@@ -39,15 +40,12 @@ def checkout(base: Base, patches: Sequence[Patch], clone: Path, target: Path) ->
         # After staged() has removed what a killed run left, its branch among it.
         if gitlib.resolve(f"refs/heads/{branch}", clone):
             raise PatchsetError(
-                f"branch {branch} exists in {display(clone)}",
-                f"export what it holds, then: git -C {display(clone)} branch -D {branch} "
-                "(after git worktree remove, if it is checked out)",
+                f"branch {branch} exists in {where}",
+                f"export what it holds, then remove its worktree and: git -C {where} branch -D {branch}",
             )
         tagged = gitlib.resolve(f"refs/tags/{tag}", clone)
         if tagged not in (None, base.commit):
-            raise PatchsetError(
-                f"tag {tag} in {display(clone)} is not {base.commit}", f"git -C {display(clone)} tag -d {tag}"
-            )
+            raise PatchsetError(f"tag {tag} in {where} is not {base.commit}", f"git -C {where} tag -d {tag}")
         git("worktree", "add", "--quiet", "--detach", building, base.commit, cwd=clone)
         source.apply_patches(patches, base, building)
         # Only now: what fails before leaves no name in the clone.
@@ -57,7 +55,7 @@ def checkout(base: Base, patches: Sequence[Patch], clone: Path, target: Path) ->
 
 
 def _verify_base(base: Base, clone: Path) -> None:
-    fetch = f"git -C {display(clone)} fetch https://github.com/apache/airflow tag {base.tag}"
+    fetch = f"git -C {shlex.quote(display(clone))} fetch https://github.com/apache/airflow tag {base.tag}"
     at_tag = gitlib.resolve(f"refs/tags/{base.tag}", clone)
     if at_tag is None:
         if gitlib.resolve(base.commit, clone) is None:
@@ -70,7 +68,7 @@ def _verify_base(base: Base, clone: Path) -> None:
 
 
 def _discard(base: Base, clone: Path, path: Path) -> None:
-    """Remove a worktree that was built in part, and the branch if it had got that far."""
+    """Remove a worktree that was built in part, and branch and tag if it had got that far."""
     branch = source.branch_name(base)
     head = (
         git("symbolic-ref", "--quiet", "HEAD", cwd=path, check=False).strip()
@@ -81,3 +79,4 @@ def _discard(base: Base, clone: Path, path: Path) -> None:
     remove_tree(path)
     if head == f"refs/heads/{branch}":
         git("branch", "--quiet", "-D", branch, cwd=clone, check=False)
+        git("tag", "-d", source.tag_name(base), cwd=clone, check=False)

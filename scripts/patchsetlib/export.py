@@ -19,31 +19,22 @@ from patchsetlib.git import git, git_dir
 from patchsetlib.paths import display
 from patchsetlib.series import Patch
 
-# Everything that changes a byte of the output is pinned, also where today's default is the same. No renames: each
-# path is then changed, created or deleted on its own, which is what an sdist tree needs to leave out files by name.
-_FORMAT = (
-    *("--no-numbered", "--zero-commit", "--no-signature", "--full-index", "--no-encode-email-headers"),
-    *(
-        "--diff-algorithm=myers",
-        "--indent-heuristic",
-        "--unified=3",
-        "--inter-hunk-context=0",
-        "--no-renames",
-    ),
-    *("--src-prefix=a/", "--dst-prefix=b/", "--no-ext-diff", "--no-textconv", "--no-relative", "--no-color"),
-    *("--suffix=.patch", "--filename-max-length=64", "--subject-prefix=PATCH", "--submodule=short"),
-    *(
-        "--no-attach",
-        "--no-thread",
-        "--no-notes",
-        "--no-cover-letter",
-        "--no-base",
-        "--no-from",
-        "--no-signoff",
-    ),
-    *("--no-to", "--no-cc", "--no-add-header", "--always"),
+# Everything that changes a byte of the output is pinned, also where today's default is the same. No renames:
+# each path is then changed, created or deleted on its own, so that an sdist tree can leave out files by name.
+_DIFF = """
+    --full-index --diff-algorithm=myers --indent-heuristic --unified=3 --inter-hunk-context=0 --no-renames
+    --src-prefix=a/ --dst-prefix=b/ --no-ext-diff --no-textconv --no-relative --no-color --submodule=short
+""".split()
+_MAIL = """
+    --no-numbered --zero-commit --no-signature --no-encode-email-headers --always
+    --suffix=.patch --filename-max-length=64 --subject-prefix=PATCH
+    --no-attach --no-thread --no-notes --no-cover-letter --no-base --no-from --no-signoff
+    --no-to --no-cc --no-add-header
+""".split()
+_HEADER = (
+    "# The patches for Airflow {version} in the order they are applied; "
+    "written by: scripts/patchset export {name}\n\n"
 )
-_HEADER = "# The patches for Airflow {version} in the order they are applied; written by: scripts/patchset export {name}\n\n"
 
 
 @dataclass(frozen=True)
@@ -98,12 +89,13 @@ def format_commits(repository: Path, start: str, tip: str, scratch: Path) -> lis
     """
     Write the commits ``start..tip`` of ``repository`` as patch files to ``scratch``; return them in order.
 
-    They are formatted in an empty repository that borrows the objects: neither the configuration, the attributes
-    nor the worktree of ``repository`` can then change a byte. There they get the neutral author.
+    They are formatted in an empty repository that borrows the objects: neither the configuration, the
+    attributes nor the worktree of ``repository`` can then change a byte. There they get the neutral author.
 
     :param scratch: an empty directory
     """
     bare, out = scratch / "objects.git", scratch / "patches"
+    start = git("rev-parse", "--verify", f"{start}^{{commit}}", cwd=repository).strip()
     git("init", "--quiet", "--bare", "--template=", "--object-format=sha1", bare, cwd=scratch)
     objects = git("rev-parse", "--path-format=absolute", "--git-path", "objects", cwd=repository).rstrip("\n")
     # In the environment, not in objects/info/alternates: there a line break or a leading quote needs care.
@@ -125,8 +117,13 @@ def format_commits(repository: Path, start: str, tip: str, scratch: Path) -> lis
         ).strip()
     if parent == start:
         return []
-    listed = git("format-patch", *_FORMAT, "-o", out, f"{start}..{parent}", cwd=bare, env=borrowed)
+    listed = git("format-patch", *_MAIL, *_DIFF, "-o", out, f"{start}..{parent}", cwd=bare, env=borrowed)
     return [Path(line) for line in listed.splitlines()]
+
+
+def format_file(repository: Path, commit: str, file: str) -> str:
+    """Return what the patch of ``commit`` says about one file."""
+    return git("diff-tree", "--no-commit-id", "--patch", *_DIFF, commit, "--", file, cwd=repository)
 
 
 def _quoted(path: str) -> str:
@@ -136,7 +133,7 @@ def _quoted(path: str) -> str:
 
 def export(base: Base, tree: Path, scratch: Path) -> Export:
     """
-    Work out the patch files of ``base`` from the commits in ``tree``; nothing is written to the base's directory.
+    Work out the patch files of ``base`` from the commits in ``tree``; the base's directory is not written to.
 
     :param scratch: an empty directory
     :raises PatchsetError: if the tree is not in a state to be exported
@@ -146,7 +143,7 @@ def export(base: Base, tree: Path, scratch: Path) -> Export:
     sdist_start = gitlib.resolve("HEAD", fresh)
     if start not in (sdist_start, base.commit):
         raise PatchsetError(
-            f"{display(tree)} does not start from {base.name} as {display(base.directory / 'base.toml')} has it",
+            f"{display(tree)} does not start from the source that {base.name}/base.toml names",
             "make a new tree with scripts/patchset checkout and move the commits there",
         )
     (scratch / "formatted").mkdir()
@@ -196,9 +193,7 @@ def _endpoints(base: Base, tree: Path) -> tuple[str, str]:
             f"{where} has changes that are not committed: {dirty[3:]}", "commit or remove them"
         )
     if not gitlib.succeeds("merge-base", "--is-ancestor", start, tip, cwd=tree):
-        raise PatchsetError(
-            f"{branch} in {where} does not start from {tag}", f"git rebase --onto {tag} <old base>"
-        )
+        raise PatchsetError(f"{branch} in {where} does not start from {tag}", f"git rebase --onto {tag} OLD")
     merge = git("rev-list", "--merges", "--max-count=1", f"{start}..{tip}", cwd=tree).strip()
     if merge:
         raise PatchsetError(f"{branch} in {where} holds the merge commit {merge[:12]}", f"git rebase {tag}")
@@ -226,7 +221,7 @@ def _keep_left_out(base: Base, tree: Path, fresh: Path, texts: dict[str, str], s
     try:
         applied = source.apply_series(base, fresh)
     except PatchsetError:
-        # The stored files may be broken, which is what is being repaired; what the tree has on record still counts.
+        # The stored files may be broken, and this be the repair; what the tree has on record still counts.
         applied = []
     if any(entry.left_out for entry in applied):
         (scratch / "stored").mkdir()
@@ -242,15 +237,16 @@ def _keep_left_out(base: Base, tree: Path, fresh: Path, texts: dict[str, str], s
             texts[name] = _read(stored[text].path)
             at_risk.pop(subject, None)
         elif subject in at_risk:
+            files = ", ".join(at_risk[subject])
             raise PatchsetError(
-                f"{name} was changed, or a patch before it, and this tree lacks its {', '.join(at_risk[subject])}",
+                f"{name} was changed, or one before it, and this tree lacks its {files}",
                 f"edit it in a full checkout: scripts/patchset checkout {base.name} --source CLONE",
             )
     if at_risk:
         subject, files = next(iter(at_risk.items()))
         raise PatchsetError(
             f"the patch {subject!r} was dropped or renamed, and this tree lacks its {', '.join(files)}",
-            "rename it in a full checkout (--source CLONE); to drop it, delete its file and its line in series first",
+            "rename it in a full checkout (--source CLONE); to drop it, make a new tree without it in series",
         )
 
 
@@ -289,7 +285,7 @@ def _series_text(base: Base, new: Sequence[str]) -> str:
 
 
 def _comments(text: str) -> tuple[str, dict[str, str], dict[str, str], str]:
-    """Return the comments of a ``series``: at the top up to an empty line, above and beside each patch, at the end."""
+    """Return a ``series``'s comments: on top up to an empty line, above and beside each patch, at the end."""
     lines = text.splitlines(keepends=True)
     top = 0
     while top < len(lines) and lines[top].startswith("#"):

@@ -2,9 +2,9 @@
 """
 The only place that builds git command lines.
 
-Every call runs apart from the user's settings: what they put in their configuration, attributes or ``GIT_*``
-variables changes neither what is applied nor a byte of what is exported. The isolation is per call; nothing is
-written to any configuration, so a clone of the user's keeps its identity and remotes.
+Every call runs apart from the user's settings: what they put in their configuration, attributes or
+``GIT_*`` variables changes neither what is applied nor a byte of what is exported. The isolation is per call;
+nothing is written to any configuration, so a clone of the user's keeps its identity and remotes.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import os
 import re
 import subprocess
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from patchsetlib.errors import PatchsetError
+from patchsetlib.paths import display
 
 NAME = "Airflow LocalExecutor patch set"
 EMAIL = "patchset@invalid"
@@ -127,22 +129,28 @@ def _from_user() -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-def git(
+@dataclass(frozen=True)
+class Result:
+    """What a git command left."""
+
+    code: int
+    out: str
+    err: str
+
+
+def call(
     *args: str | os.PathLike,
     cwd: str | os.PathLike,
     input: str | None = None,
     env: Mapping[str, str] | None = None,
-    check: bool = True,
-) -> str:
+) -> Result:
     """
-    Run git apart from the user's settings and return what it wrote to stdout, byte for byte.
+    Run git apart from the user's settings and return its exit code and output, byte for byte.
 
     :param args: the command line after ``git``
     :param cwd: root of the repository to work on; a repository above it is never used
     :param input: text for stdin; nothing if None
     :param env: variables to add, e.g. dates
-    :param check: raise if git fails; otherwise a failure returns what was written so far
-    :raises GitError: if git fails, with the line of its message that matters
     :raises PatchsetError: if there is no git, or one too old
     """
     directory = Path(cwd).resolve()
@@ -161,10 +169,27 @@ def git(
         input=b"" if input is None else input.encode(errors="surrogateescape"),
         env=environment,
     )
-    if result.returncode and check:
-        stderr = result.stderr.decode(errors="replace")
-        raise GitError(f"git {args[0]} in {directory}: {essential(stderr)}", stderr)
-    return result.stdout.decode(errors="surrogateescape")
+    out, err = result.stdout.decode(errors="surrogateescape"), result.stderr.decode(errors="replace")
+    return Result(result.returncode, out, err)
+
+
+def git(
+    *args: str | os.PathLike,
+    cwd: str | os.PathLike,
+    input: str | None = None,
+    env: Mapping[str, str] | None = None,
+    check: bool = True,
+) -> str:
+    """
+    Run git as :func:`call` does and return what it wrote to stdout.
+
+    :param check: raise if git fails; otherwise a failure returns what was written so far
+    :raises GitError: if git fails, with the line of its message that matters
+    """
+    result = call(*args, cwd=cwd, input=input, env=env)
+    if result.code and check:
+        raise GitError(f"git {args[0]} in {display(Path(cwd))}: {essential(result.err)}", result.err)
+    return result.out
 
 
 def essential(stderr: str) -> str:
@@ -179,11 +204,7 @@ def essential(stderr: str) -> str:
 
 def succeeds(*args: str | os.PathLike, cwd: str | os.PathLike) -> bool:
     """Return whether a git command that answers by its exit code says yes."""
-    try:
-        git(*args, cwd=cwd)
-    except GitError:
-        return False
-    return True
+    return call(*args, cwd=cwd).code == 0
 
 
 def resolve(revision: str, cwd: str | os.PathLike) -> str | None:

@@ -2,8 +2,8 @@
 """
 Source trees: a base as a git repository, with the series as commits on top.
 
-A tree is made either from the sdist, which carries only part of the monorepo, or as a worktree of a full clone. In
-both the patches use monorepo paths, and in both the same patches give the same commits on every machine.
+A tree is made either from the sdist, which carries only part of the monorepo, or as a worktree of a full
+clone. In both the patches use monorepo paths, and in both the same patches give the same commits everywhere.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from patchsetlib.staging import staged
 # What tools leave in a tree that has no .gitignore of the monorepo.
 _IGNORED = "__pycache__/\n*.pyc\n.*_cache/\n*.egg-info/\n.venv/\n"
 
-# The user commits in an sdist tree with plain git; a global commit.gpgSign or core.autocrlf must not reach it.
+# The user commits in an sdist tree with plain git; a global gpgSign or autocrlf must not reach it.
 _TREE_SETTINGS = {
     "user.name": gitlib.NAME,
     "user.email": gitlib.EMAIL,
@@ -122,8 +123,8 @@ def apply_patches(patches: Sequence[Patch], base: Base, tree: Path) -> list[Appl
     """
     Apply ``patches`` in order to ``tree`` as commits.
 
-    A patch may change a file that the tree does not carry, if an sdist does not carry such files: that part is left
-    out. Files below ``<package>/src`` are in every tree.
+    A patch may change files that an sdist does not carry; in a tree made from one that part is left out.
+    Files below ``<package>/src`` are in every tree.
 
     :raises PatchsetError: if a patch does not apply; the tree then holds the patches before it
     """
@@ -131,13 +132,12 @@ def apply_patches(patches: Sequence[Patch], base: Base, tree: Path) -> list[Appl
 
 
 def _apply(patch: Patch, base: Base, tree: Path) -> Applied:
-    left_out = _not_carried(patch, base, tree)
-    excludes = ["--exclude=" + re.sub(r"([][*?\\])", r"\\\1", file) for file in left_out]
+    left_out = not_carried(patch, base, tree)
     try:
         git(
             *("am", "--quiet", "--patch-format=mbox", "--keep-non-patch", "--keep-cr", "-p1", "--no-3way"),
             *("--no-signoff", "--no-gpg-sign", "--committer-date-is-author-date", "--whitespace=nowarn"),
-            *excludes,
+            *excludes(left_out),
             patch.path.resolve(),
             cwd=tree,
         )
@@ -147,18 +147,24 @@ def _apply(patch: Patch, base: Base, tree: Path) -> Applied:
         raise PatchsetError(
             f"{patch.name} does not apply: {reason}",
             f"to look at it: scripts/patchset checkout {base.name} --before {patch.name} --dir DIR, "
-            f"then in DIR: git apply --reject {patch.path.resolve()}",
+            f"then in DIR: git apply --reject {shlex.quote(str(patch.path.resolve()))}",
         ) from e
     return Applied(patch, git("rev-parse", "HEAD", cwd=tree).strip(), left_out)
 
 
-def _not_carried(patch: Patch, base: Base, tree: Path) -> tuple[str, ...]:
+def not_carried(patch: Patch, base: Base, tree: Path) -> tuple[str, ...]:
+    """Return the files that ``patch`` changes and ``tree`` lacks because it was made from an sdist."""
     changed = [file for file in patch.files if file not in patch.created]
     candidates = [file for file in changed if not file.startswith(f"{base.package}/src/")]
     if not candidates or not is_sdist_tree(base, tree):
         return ()
     present = git("ls-files", "-z", cwd=tree).split("\0")
     return tuple(file for file in candidates if file not in present)
+
+
+def excludes(files: Sequence[str]) -> list[str]:
+    """Return the options by which ``git am`` and ``git apply`` leave out ``files``."""
+    return ["--exclude=" + re.sub(r"([][*?\\])", r"\\\1", file) for file in files]
 
 
 def is_sdist_tree(base: Base, tree: Path) -> bool:
@@ -201,7 +207,7 @@ def format_commits(applied: Sequence[Applied]) -> str:
 
 
 def key(base: Base, patched: bool) -> str:
-    """Return a short hash of what a tree is made from: the sdist, and the content of the series if ``patched``."""
+    """Return a short hash of what a tree is made from: the sdist, and the series if ``patched``."""
     digest = hashlib.sha256(f"{base.sdist.sha256} {base.package} {base.date}".encode())
     if patched:
         for name in series.names(base):

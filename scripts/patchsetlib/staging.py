@@ -60,8 +60,8 @@ def staged(
     """
     Give an empty directory beside ``target`` to build in; on success it becomes ``target``.
 
-    On any exception it is removed. A run that could not clean up (SIGKILL) leaves it under a hidden name, and the
-    next run for the same target removes it.
+    On any exception it is removed. A run that could not clean up (SIGKILL) leaves it under a hidden name, and
+    the next run for the same target removes it.
 
     :param discard: removes a directory that was built in part
     :param publish: moves the finished directory to ``target``

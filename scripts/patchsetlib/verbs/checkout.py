@@ -10,7 +10,6 @@ from patchsetlib import base as bases
 from patchsetlib import clone, series, source, ui
 from patchsetlib.base import Base
 from patchsetlib.errors import UsageError
-from patchsetlib.git import git
 from patchsetlib.paths import display, work_dir
 from patchsetlib.series import Patch
 from patchsetlib.staging import staged
@@ -74,10 +73,10 @@ def _compare_ids(base: Base, applied: list[source.Applied]) -> None:
     if not listed.exists():
         return
     expected = listed.read_text(encoding="utf-8").splitlines()
-    for entry, line in zip(source.format_commits(applied).splitlines(), expected):
+    for entry, line in zip(source.format_commits(applied).splitlines(), expected, strict=False):
         if entry != line:
             ui.warn(
-                f"commit of {entry.split()[-1]} differs from {display(listed)}: the patches were edited since the "
-                f"last export; see scripts/patchset check"
+                f"the commit of {entry.split()[-1]} is not the one in {display(listed)}: "
+                "the patches were edited since the last export; see scripts/patchset check"
             )
             return

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--check",
         "--dry-run",
         action="store_true",
-        help="write nothing; say what would change and fail if anything",
+        help="write nothing; fail if anything would change",
     )
 
 
