@@ -100,15 +100,16 @@ class Sample:
 
 def summarize(readings: Iterable[Reading]) -> dict:
     """
-    Return count, unreadable, and median and total of USS and PSS in bytes, of some processes.
+    Return count, unreadable, and median, largest and total of USS and PSS in bytes, of some processes.
 
-    Medians and totals are over the readable ones, and None when there is none.
+    They are over the readable ones, and None when there is none.
     """
     readings = list(readings)
     summary: dict = {"count": len(readings), "unreadable": sum(r.pss is None for r in readings)}
     for figure in ("uss", "pss"):
         values = [v for r in readings if (v := getattr(r, figure)) is not None]
         summary[f"{figure}_median"] = statistics.median(values) if values else None
+        summary[f"{figure}_max"] = max(values, default=None)
         summary[f"{figure}_total"] = sum(values) if values else None
     return summary
 

@@ -203,8 +203,10 @@ def test_processes_that_may_not_be_read_are_counted():
         "count": 1,
         "unreadable": 1,
         "uss_median": None,
+        "uss_max": None,
         "uss_total": None,
         "pss_median": None,
+        "pss_max": None,
         "pss_total": None,
     }
 
@@ -223,8 +225,10 @@ def test_summary_joins_idle_and_busy_workers():
         "count": 3,
         "unreadable": 0,
         "uss_median": 5,
+        "uss_max": 9,
         "uss_total": 15,
         "pss_median": 8,
+        "pss_max": 10,
         "pss_total": 22,
     }
     assert summary["tree"]["pss_total"] == 42

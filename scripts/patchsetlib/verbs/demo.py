@@ -13,7 +13,7 @@ from patchsetlib import base as bases
 from patchsetlib import environment, report, ui
 from patchsetlib.errors import PatchsetError, UsageError
 from patchsetlib.paths import display, work_dir
-from patchsetlib.workload import Workload, measure, migrate
+from patchsetlib.workload import DAGS, Workload, measure, migrate
 
 HELP = "run a real Dag on a real Airflow, stock and patched, and compare their memory"
 DEFAULT_BASE = "3.1.3"
@@ -60,7 +60,14 @@ def _new_directory(base: str) -> Path:
     raise PatchsetError(f"cannot make a new directory in {display(parent)}", "try again in a second")
 
 
-def compare(base: str, pythons: dict[str, Path], workload: Workload, directory: Path, started: float) -> int:
+def compare(
+    base: str,
+    pythons: dict[str, Path],
+    workload: Workload,
+    directory: Path,
+    started: float,
+    dags: Path = DAGS,
+) -> int:
     """
     Measure ``workload`` on each interpreter, the reference first, and report to stdout and ``directory``.
 
@@ -73,7 +80,7 @@ def compare(base: str, pythons: dict[str, Path], workload: Workload, directory: 
     migrated = migrate(next(iter(pythons.values())), directory / "migrated")
     for name, python in pythons.items():
         home = directory / name
-        runs.append(measure(name, python, home, workload, migrated=migrated))
+        runs.append(measure(name, python, home, workload, migrated=migrated, dags=dags))
     names = list(pythons)
     rows = report.figures(runs)
     data, png, svg = (directory / f"demo.{suffix}" for suffix in ("json", "png", "svg"))
