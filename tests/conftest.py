@@ -237,5 +237,5 @@ def empty(_pristine, tmp_path) -> Repository:
 
 @pytest.fixture
 def repository(_with_series, tmp_path) -> Repository:
-    """A patch set with three patches; the second also, the third only changes what an sdist does not carry."""
+    """A patch set with three patches; the last two change a file that an sdist does not carry."""
     return _copy(_with_series, tmp_path)

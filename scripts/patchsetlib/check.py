@@ -119,7 +119,7 @@ def _message(patch: Patch) -> Iterator[Finding]:
         yield Finding(
             patch.path, "the subject starts with a conventional prefix; just say what the patch does"
         )
-    elif not subject[:1].isupper():
+    elif not re.match(r"(\[[^]]*\] )?[A-Z`\"0-9_]", subject):
         yield Finding(patch.path, "the subject does not start with a capital letter")
     if len(patch.body) < _REASON_LENGTH:
         yield Finding(
@@ -211,6 +211,10 @@ def _text(path: Path) -> str:
     return path.read_bytes().decode(errors="surrogateescape")
 
 
+def _head(text: str) -> str:
+    return text.partition("\n---\n")[0].rstrip("\n")
+
+
 def _difference(entry: source.Applied, again: str, tree: Path) -> str:
     """Return where a stored patch differs from what export makes of its commit; empty if nowhere."""
     stored = _text(entry.patch.path)
@@ -222,7 +226,7 @@ def _difference(entry: source.Applied, again: str, tree: Path) -> str:
                 return f"line {number} should be {new[:60]!r}"
         return "" if len(stored) == len(again) else "it is longer or shorter"
     # The stored patch has more than this tree can show: compare the message, then file by file.
-    if stored.partition("\n---\n")[0] != again.partition("\n---\n")[0]:
+    if _head(stored) != _head(again):
         return "the message differs"
     for file in entry.patch.files:
         if file not in entry.left_out and format_file(tree, entry.commit, file) not in stored:

@@ -258,6 +258,9 @@ def _apply_again(
 
     :raises PatchsetError: if they do not, e.g. because a message has a line that ends it for ``git am``
     """
+    for patch in patches:
+        if not patch.files:
+            raise PatchsetError(f"{patch.name} is an empty commit", f"git rebase {source.tag_name(base)}")
     applied = source.apply_patches(patches, base, fresh)
     (scratch / "again").mkdir()
     again = format_commits(fresh, source.tag_name(base), "HEAD", scratch / "again")
@@ -268,8 +271,6 @@ def _apply_again(
                 f"{name} does not survive git am and format-patch",
                 "look in its message for a line '---', 'diff ', 'From: ' or trailing blanks",
             )
-        if entry.patch.files == ():
-            raise PatchsetError(f"{name} is an empty commit", f"git rebase {source.tag_name(base)}")
     return source.format_commits(applied)
 
 

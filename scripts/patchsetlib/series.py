@@ -106,8 +106,10 @@ def parse(path: Path) -> Patch:
         try:
             headers = git("mailinfo", "-b", "--encoding=UTF-8", "message", "diff", cwd=scratch, input=text)
             message = Path(scratch, "message").read_text(encoding="utf-8", errors="surrogateescape")
-            numstat = git("apply", "--numstat", "-z", "diff", cwd=scratch)
-            summary = git("apply", "--summary", "diff", cwd=scratch)
+            # git apply calls a patch without a diff an error; here it is a finding for others to make.
+            empty = b"\ndiff --git " not in b"\n" + Path(scratch, "diff").read_bytes()
+            numstat = "" if empty else git("apply", "--numstat", "-z", "diff", cwd=scratch)
+            summary = "" if empty else git("apply", "--summary", "diff", cwd=scratch)
         except GitError as e:
             raise PatchsetError(f"{display(path)} is not a patch: {e.problem.rpartition(': ')[2]}") from e
         header = dict(line.split(": ", 1) for line in headers.splitlines() if ": " in line)

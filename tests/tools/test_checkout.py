@@ -331,9 +331,9 @@ def test_old_git(repository, tmp_path):
 @pytest.fixture
 def stopping_git(repository, tmp_path):
     """
-    Return a way to start a checkout that is stopped inside its n-th git call that begins with a given word.
+    Return a way to start a checkout that stays inside its first git call that begins with a given word.
 
-    A git in front of the real one stops there and waits to be told; so the moment is exact, not a matter of luck.
+    A git in front of the real one does the call and then waits: the moment is exact, not a matter of luck.
     """
 
     def start(word: str, *args: str | Path) -> subprocess.Popen:
