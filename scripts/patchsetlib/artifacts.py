@@ -37,6 +37,7 @@ else:
 _ANY_SUPPORTED_PYTHON = "3.12"
 _ATTEMPTS = 4
 _TIMEOUT = 30  # seconds without a byte
+_PAUSE = 1.0  # seconds before the second attempt; doubled for each further one
 
 
 def fetch(artifact: Artifact) -> Path:
@@ -161,7 +162,7 @@ def _download(url: str, file) -> str:
                     f"cannot download from {host}: {reason}", "check the network and try again"
                 ) from e
             ui.info(f"download interrupted ({getattr(e, 'reason', e)}), trying again")
-            time.sleep(2 ** (attempt - 1))
+            time.sleep(_PAUSE * 2 ** (attempt - 1))
     raise AssertionError("not reached")
 
 

@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from patchsetlib import processes
 from patchsetlib.errors import PatchsetError
@@ -23,12 +24,8 @@ _KEPT = re.compile(
 )
 INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL")
 
-_NO_NETWORK = re.compile(
-    r"error sending request|dns error|connection refused|connect error|timed out|network is unreachable"
-    r"|network connectivity is disabled|failed to fetch|request failed after|tcp connect|handshake",
-    re.IGNORECASE,
-)
-_NETWORK_REMEDY = "check the network; UV_DEFAULT_INDEX can name another index, SSL_CERT_FILE its certificates"
+_OFFLINE = re.compile(r"network (was|is|connectivity is) disabled", re.IGNORECASE)
+_UNREACHABLE = re.compile(r"failed to (fetch|download)|request failed|error sending request", re.IGNORECASE)
 
 
 def executable() -> Path:
@@ -93,17 +90,30 @@ def uv(*args: str | os.PathLike, cwd: Path = ROOT, log: Path | None = None, hold
 
 def explain(stderr: str, what: str, log: Path | None = None) -> PatchsetError:
     """Return the error to raise when ``what`` failed with these messages."""
-    see = f"all of uv's messages: {display(log)}" if log is not None else ""
-    lines = [line.strip(" \t×╰─▶├│·") for line in stderr.splitlines()]  # noqa: RUF001
-    lines = [line for line in lines if line and not line.startswith(("warning:", "cause:", "hint:"))]
-    network = [line.strip(" \t×╰─▶├│·") for line in stderr.splitlines() if _NO_NETWORK.search(line)]  # noqa: RUF001
-    if network:
-        return PatchsetError(f"cannot reach the package index: {network[0]}", _NETWORK_REMEDY)
-    if re.search("Hash mismatch", stderr):
-        package = next((line for line in lines if "==" in line), "a package")
+    see = f"all that uv said: {display(log)}" if log is not None else ""
+    # uv writes "error: ..." and below it a chain of "cause: ..."; warnings before it are of no help here.
+    messages = [
+        line.strip() for line in stderr[max(0, stderr.find("error: ")) :].splitlines() if line.strip()
+    ]
+    causes = [line.partition("cause: ")[2] for line in messages if line.startswith("cause: ")]
+    reason = messages[0].removeprefix("error: ") if messages else "it ended without a message"
+    if _OFFLINE.search(stderr):
         return PatchsetError(
-            f"hash mismatch: what the index has is not what was pinned ({package.removeprefix('error: ')})",
-            see or "check which index is used (UV_DEFAULT_INDEX)",
+            "cannot reach the package index: the network is disabled",
+            "unset UV_OFFLINE (or offline in uv.toml)",
         )
-    reason = " ".join(lines)[:400].removeprefix("error: ") or "it ended without a message"
-    return PatchsetError(f"{what} failed: {reason}", see)
+    if mismatch := re.search(r"Hash mismatch for `?([^`\n]+)`?", stderr):
+        hashes = re.findall(r"sha256:\w+", stderr)
+        return PatchsetError(
+            f"hash mismatch for {mismatch[1]}: the index has {hashes[-1] if hashes else 'another file'}, "
+            "which is not what was pinned",
+            "check which index is used (UV_DEFAULT_INDEX); it must carry the files as they were released",
+        )
+    if _UNREACHABLE.search(reason):
+        host = urlsplit(reason.rpartition(" ")[2].strip("`")).hostname
+        at = f" at {host}" if host else ""
+        return PatchsetError(
+            f"cannot reach the package index{at}: {causes[-1] if causes else reason}",
+            "check the network; UV_DEFAULT_INDEX can name another index, SSL_CERT_FILE its certificates",
+        )
+    return PatchsetError(f"{what} failed: {': '.join([reason, *causes[-1:]])}", see)
