@@ -203,8 +203,13 @@ class Instance:
         """
         Make ``home`` and a migrated database.
 
-        :raises PatchsetError: if ``home`` is not empty, or ``airflow db migrate`` fails
+        :raises PatchsetError: if ``home`` is not empty, or its path no good, or ``airflow db migrate`` fails
         """
+        if wrong := sorted(set("%$?") & set(f"{self.home}{self.dags}")):
+            # Airflow expands the first two in any option; the last begins the options of a database URL.
+            raise PatchsetError(
+                f"Airflow cannot work in {self.home}: {' '.join(wrong)} in the path", "use another directory"
+            )
         if self.home.exists() and any(self.home.iterdir()):
             raise PatchsetError(f"{display(self.home)} is not empty", "give another directory")
         self.home.mkdir(parents=True, exist_ok=True)

@@ -73,6 +73,14 @@ def test_home_in_use_is_left_alone(tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["precious"]
 
 
+@pytest.mark.parametrize("name", ["100%", "$HOME", "why?"])
+def test_path_that_airflow_cannot_have_is_said(tmp_path: Path, name: str):
+    with pytest.raises(PatchsetError, match="in the path; use another directory"):
+        Instance(Path(sys.executable), tmp_path / name, dags=tmp_path).prepare()
+
+    assert not (tmp_path / name).exists()
+
+
 def test_interpreter_without_airflow_is_said(tmp_path: Path, capfd):
     with (
         pytest.raises(PatchsetError, match="stock: airflow db migrate failed"),
