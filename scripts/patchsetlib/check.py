@@ -82,8 +82,8 @@ def check(base: Base) -> Iterator[Finding]:
         if count > 1:
             yield Finding(base.series_file, f"{count} patches have the subject {subject!r}")
     for patch in patches:
-        yield from _message(patch)
-        yield from _content(patch, base)
+        yield from message(patch)
+        yield from content(patch, base.package)
     if complete:
         yield from _applied(base, patches)
 
@@ -109,7 +109,8 @@ def _export(base: Base) -> str:
     return f"scripts/patchset export {base.name} renumbers and refreshes"
 
 
-def _message(patch: Patch) -> Iterator[Finding]:
+def message(patch: Patch) -> Iterator[Finding]:
+    """Yield what is wrong with the message of a patch."""
     subject = patch.subject
     if len(subject) >= _SUBJECT_LENGTH:
         yield Finding(patch.path, f"the subject has {len(subject)} characters, {_SUBJECT_LENGTH - 1} at most")
@@ -146,15 +147,20 @@ def _message(patch: Patch) -> Iterator[Finding]:
         yield Finding(patch.path, f"the author is {patch.author}, not {AUTHOR}")
 
 
-def _content(patch: Patch, base: Base) -> Iterator[Finding]:
+def content(patch: Patch, package: str) -> Iterator[Finding]:
+    """
+    Yield what is wrong with what a patch adds, as far as the patch alone shows it.
+
+    :param package: directory of the patched distribution in the monorepo
+    """
     with tempfile.TemporaryDirectory(prefix="patchset-") as scratch:
         blanks = call("apply", "--numstat", "--whitespace=error-all", patch.path.resolve(), cwd=scratch)
     for line in blanks.err.splitlines():
         match = re.fullmatch(rf"{re.escape(str(patch.path.resolve()))}:(\d+): (.*?)\.?", line)
         if match:
             yield Finding(patch.path, f"line {match[1]}: {match[2]}")
-    code = [file for file in patch.files if file.startswith(f"{base.package}/src/") and file.endswith(".py")]
-    tests = [file for file in patch.files if file.startswith(f"{base.package}/tests/")]
+    code = [file for file in patch.files if file.startswith(f"{package}/src/") and file.endswith(".py")]
+    tests = [file for file in patch.files if file.startswith(f"{package}/tests/")]
     reason = patch.trailer("Tests")
     if code and not tests and not re.fullmatch(r"none \(.+\)", reason or ""):
         yield Finding(
@@ -170,7 +176,10 @@ def _applied(base: Base, patches: Sequence[Patch]) -> Iterator[Finding]:
         tree = source.make_sdist_tree(base, Path(scratch, "tree"))
         applied, moved = [], {}
         for patch in patches:
-            moved[patch.name] = _offsets(patch, base, tree)
+            said = _said_when_applying(patch, base, tree)
+            moved[patch.name] = _offset(said)
+            for number in re.findall(r":(\d+): new blank line at EOF", said):
+                yield Finding(patch.path, f"line {number}: new blank line at EOF")
             try:
                 applied += source.apply_patches([patch], base, tree)
             except PatchsetError as e:
@@ -194,14 +203,18 @@ def _applied(base: Base, patches: Sequence[Patch]) -> Iterator[Finding]:
             yield Finding(listed, f"does not list the commits that the series gives; {_export(base)}")
 
 
-def _offsets(patch: Patch, base: Base, tree: Path) -> str:
-    """Return what git says about hunks that apply elsewhere than they say; empty if all are in place."""
+def _said_when_applying(patch: Patch, base: Base, tree: Path) -> str:
     left_out = source.excludes(source.not_carried(patch, base, tree))
-    said = call("apply", "--check", "--verbose", *left_out, patch.path.resolve(), cwd=tree).err
+    options = ("--check", "--verbose", "--whitespace=error-all")
+    return call("apply", *options, *left_out, patch.path.resolve(), cwd=tree).err
+
+
+def _offset(said: str) -> str:
+    """Return what git says about a hunk that applies elsewhere than it says; empty if all are in place."""
     file = ""
     for line in said.splitlines():
         if match := re.fullmatch(r"Checking patch (.*)\.\.\.", line):
-            file = match[1].rpartition(" => ")[2]
+            file = match[1]
         if match := re.fullmatch(r"Hunk #(\d+) succeeded at .*\((offset .*)\)\.?", line):
             return f"hunk {match[1]} of {file} applies at an {match[2]}"
     return ""

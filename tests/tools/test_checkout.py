@@ -343,7 +343,8 @@ def stopping_git(repository, tmp_path):
         script = directory / "git"
         reached, go = tmp_path / "reached", tmp_path / "never"
         script.write_text(
-            f'#!/bin/sh\nif [ "$1" = "{word}" ] && [ ! -e "{reached}" ]; then "{real}" "$@"; echo > "{reached}"; '
+            f'#!/bin/sh\nif [ "$1" = "{word}" ] && [ ! -e "{reached}" ]; then\n'
+            f'"{real}" "$@"; echo > "{reached}"; '
             f'while [ ! -e "{go}" ]; do sleep 0.05; done; fi\nexec "{real}" "$@"\n'
         )
         script.chmod(0o755)

@@ -178,7 +178,7 @@ def test_round_trip_under_hostile_settings(repository, hostile, tmp_path, kind):
 
 
 def test_edit_in_sdist_tree(repository, tree):
-    """A commit changed in an sdist tree; those with left-out parts that it does not touch stay as they are."""
+    """A commit changed in an sdist tree; those with left-out parts stay as they are."""
     stored = {path.name: path.read_bytes() for path in repository.patches}
     repository.commit(tree, "Take the ninth step right", {FIRST: _changed(tree, FIRST, 9), TEST: "x = 1\n"})
     out = repository.ok("export", "1.0")
@@ -359,7 +359,7 @@ def test_dropped_commit_with_left_out_part(repository, tree):
 
 
 def test_left_out_part_whose_file_is_gone(repository, tree):
-    """The stored patch is the only place that has the left-out part; the tree remembers that there was one."""
+    """Only the stored patch had the left-out part; the tree remembers that there was one."""
     repository.patches[2].unlink()
     (repository.base / "series").write_text("".join(f"{name}\n" for name in series(repository)[:2]))
     assert "'Say in the guide what a step is'" in refused(repository) or "0003-Say-in" in refused(repository)
