@@ -15,6 +15,7 @@ import http.client
 import netrc
 import os
 import re
+import ssl
 import sys
 import tempfile
 import time
@@ -136,12 +137,13 @@ def choose(artifact: Artifact, lock: str, directory: Path) -> tuple[str, str]:
 
 def _download(url: str, file) -> str:
     """Write what ``url`` has to ``file`` and return its SHA-256; transient failures are tried again."""
+    context = ssl.create_default_context(cafile=uvtool.certificates())
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             file.seek(0)
             file.truncate()
             digest = hashlib.sha256()
-            with urllib.request.urlopen(_request(url), timeout=_TIMEOUT) as response:
+            with urllib.request.urlopen(_request(url), timeout=_TIMEOUT, context=context) as response:
                 expected = response.headers.get("Content-Length")
                 while block := response.read(1 << 16):
                     digest.update(block)

@@ -75,7 +75,9 @@ def _ready(base: Base, kind: str, python_version: str | None) -> Path:
                 else:
                     _build(base, kind, place, wanted, choice, lock)
             except BaseException:
-                _remove(place)
+                # Without a stamp it is half-built; with one it is still what it was before.
+                if not (place / _STAMP).exists():
+                    _remove(place)
                 raise
     return _interpreter(place)
 

@@ -18,12 +18,14 @@ Usage: ``guard.py LIVENESS_FD STATUS_FD GRACE FOREGROUND COMMAND...``
 
 from __future__ import annotations
 
+import importlib
 import os
 import select
 import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 # Seconds that what the command left behind gets between SIGTERM and SIGKILL.
 LEFTOVER_GRACE = 2.0
@@ -51,6 +53,7 @@ class Guard:
         self.stopping = False
         self.returncode: int | None = None
         self.pid = 0
+        self.psutil: Any = None
         self.wakeup, write_end = os.pipe()
         os.set_blocking(write_end, False)
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
@@ -116,9 +119,7 @@ class Guard:
         """End everything that is left, and return the process ids of what would not go."""
         if not self.reap():
             return []
-        import psutil
-
-        me = psutil.Process()
+        me = self.psutil.Process()
         asked = set()
         started = time.monotonic()
         kill_at = started + (0 if self.returncode is None else LEFTOVER_GRACE)
@@ -131,7 +132,7 @@ class Guard:
                     elif process not in asked:
                         asked.add(process)
                         process.terminate()
-                except psutil.Error:
+                except self.psutil.Error:
                     pass
             # Also look without being woken: a child of a child that ends does not wake this process, and
             # a child may fork between being listed and being killed.
@@ -153,6 +154,9 @@ def main(arguments: list[str]) -> int:
         guard.tell(f"error {e.errno}")
         return 127
     guard.tell(f"pid {guard.pid}")
+    # Now, not when it is needed: by then the environment of the tool may have been removed. After the start
+    # of the command, which need not wait for it.
+    guard.psutil = importlib.import_module("psutil")
     if arguments[3] == "1":
         # The command is in the terminal's foreground group and this process no longer: Ctrl-C, Ctrl-Z and
         # a kill of that whole group leave it alive to clean up.

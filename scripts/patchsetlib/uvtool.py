@@ -45,7 +45,15 @@ def environment() -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith("UV_") or _KEPT.fullmatch(k)}
     kept.pop("VIRTUAL_ENV", None)
     # An interpreter is something to install knowingly, not to have downloaded as a side effect.
+    if bundle := certificates():
+        kept["SSL_CERT_FILE"] = bundle
     return _index_of_pip() | kept | {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1"}
+
+
+def certificates() -> str | None:
+    """Return the file of certificates to trust, if one was set for this tool or for pip."""
+    names = ("SSL_CERT_FILE", "PIP_CERT")
+    return next(filter(None, map(os.environ.get, names)), None) or _pip_configuration().get("cert")
 
 
 def _index_of_pip() -> dict[str, str]:

@@ -47,19 +47,27 @@ def passed_through(command: list[str], variables: dict[str, str]) -> int:
     tool is asked to end, or is killed, so is the command with all of its descendants.
     """
     foreground = _in_foreground()
-    with processes.Guarded.start(command, env=variables, stdin=None, foreground=foreground) as process:
+    running: list[processes.Guarded] = []
+    early: list[int] = []
 
-        def interrupted(number: int, frame: FrameType | None) -> None:
-            if not foreground:
-                process.send_signal(number)
+    def interrupted(number: int, frame: FrameType | None) -> None:
+        if not running:
+            early.append(number)
+        elif not foreground:
+            running[0].send_signal(number)
 
-        previous = signal.getsignal(signal.SIGINT)
-        if previous != signal.SIG_IGN:
-            signal.signal(signal.SIGINT, interrupted)
-        try:
+    # Set before the start, since the command may be at work before the tool knows that it is.
+    previous = signal.getsignal(signal.SIGINT)
+    if previous != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, interrupted)
+    try:
+        with processes.Guarded.start(command, env=variables, stdin=None, foreground=foreground) as process:
+            running.append(process)
+            for number in early:
+                interrupted(number, None)
             code = process.wait()
-        finally:
-            signal.signal(signal.SIGINT, previous)
+    finally:
+        signal.signal(signal.SIGINT, previous)
     # A shell would say the same of a command that a signal has ended.
     return code if code >= 0 else 128 - code
 
