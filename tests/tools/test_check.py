@@ -277,7 +277,8 @@ def test_bad_patch(patch, parts, problem):
         {"trailers": "Exit-condition: some day\nForwarded: https://example.invalid/pull/1\n"},
         {
             "trailers": "Bug: https://example.invalid/1\nDepends-on: Take the third step\n"
-            "Applied-Upstream: 3.2.0\nForwarded: no\nExit-condition: upstream has it,\n which may take a while\n"
+            "Applied-Upstream: 3.2.0\n"
+            "Forwarded: no\nExit-condition: upstream has it,\n which may take a while\n"
         },
         {"files": {CODE: "x = 5\n"}, "trailers": f"{TRAILERS}Tests: none (only a comment)\n"},
         {"files": {"airflow-core/newsfragments/1.bugfix.rst": "Better.\n"}},

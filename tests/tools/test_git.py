@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import os
+
+import pytest
+from conftest import user_git
+
+from patchsetlib import git as gitlib
+from patchsetlib.errors import PatchsetError
+from patchsetlib.git import GitError, call, git
+
+
+@pytest.fixture(autouse=True)
+def _fresh_settings(monkeypatch, tmp_path):
+    """What is read once from the user's configuration is read again in every test."""
+    for name in list(os.environ):
+        if name.startswith(("GIT_", "XDG_")):
+            monkeypatch.delenv(name)
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    gitlib._from_user.cache_clear()
+    yield
+    gitlib._from_user.cache_clear()
+
+
+@pytest.fixture
+def tree(tmp_path):
+    path = tmp_path / "a tree"
+    path.mkdir()
+    user_git("init", "--quiet", cwd=path)
+    return path
+
+
+def test_output_is_byte_for_byte(tree):
+    text = "one\r\ntwo\ncaf\udce9\n"
+    identity = git("hash-object", "-w", "--stdin", cwd=tree, input=text).strip()
+    assert git("cat-file", "blob", identity, cwd=tree) == text
+
+
+def test_essential_line_of_an_error(tree):
+    with pytest.raises(GitError) as error:
+        git("rev-parse", "--verify", "nothing", cwd=tree)
+    assert error.value.problem == f"git rev-parse in {tree}: Needed a single revision"
+    assert "fatal: Needed a single revision" in error.value.stderr
+    assert git("rev-parse", "--verify", "nothing", cwd=tree, check=False) == ""
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ("error: patch failed: a:1\nerror: a: patch does not apply\nhint: x\n", "patch failed: a:1"),
+        ("warning: x\nfatal: y\nhint: z\n", "y"),
+        ("Something else\n\n", "Something else"),
+        ("", "failed without a message"),
+    ],
+)
+def test_essential(said, line):
+    assert gitlib.essential(said) == line
+
+
+def test_repository_above_is_never_used(tree):
+    inner = tree / "inner"
+    inner.mkdir()
+    assert call("rev-parse", "--git-dir", cwd=tree).code == 0
+    with pytest.raises(GitError, match="not a git repository"):
+        git("rev-parse", "--git-dir", cwd=inner)
+
+
+def test_repository_above_is_never_used_through_a_link(tree, tmp_path):
+    (tree / "inner").mkdir()
+    (tmp_path / "link").symlink_to(tree / "inner")
+    assert call("rev-parse", "--git-dir", cwd=tmp_path / "link").code != 0
+
+
+def test_settings_of_the_user(tree, tmp_path, monkeypatch):
+    ignore = tmp_path / "ignore"
+    ignore.write_text("*.swp\n")
+    (tmp_path / "home" / ".gitconfig").write_text(
+        f"[core]\nautocrlf = true\nexcludesFile = {ignore}\n[user]\nname = Jane\nemail = j@invalid\n"
+        '[http]\nproxy = http://proxy.invalid\n[url "https://a=b.invalid/"]\ninsteadOf = https://c.invalid/\n'
+        "[format]\nsuffix = .txt\n"
+    )
+    assert git("config", "core.autocrlf", cwd=tree) == "false\n"
+    assert git("config", "format.suffix", cwd=tree, check=False) == ""
+    # How to reach a remote is the user's business, and so is what they always ignore.
+    assert git("config", "http.proxy", cwd=tree) == "http://proxy.invalid\n"
+    assert git("config", "url.https://a=b.invalid/.insteadOf", cwd=tree) == "https://c.invalid/\n"
+    (tree / "a.swp").write_text("")
+    assert git("status", "--porcelain", cwd=tree) == ""
+
+
+def test_settings_of_the_repository_do_not_win(tree):
+    for key, value in {"core.autocrlf": "true", "am.threeWay": "true", "commit.gpgSign": "true"}.items():
+        user_git("config", key, value, cwd=tree)
+    before = (tree / ".git" / "config").read_bytes()
+    assert git("config", "core.autocrlf", cwd=tree) == "false\n"
+    (tree / "a").write_bytes(b"a\r\n")
+    git("add", "a", cwd=tree)
+    git("commit", "--quiet", "--message", "A", cwd=tree)
+    assert git("cat-file", "blob", "HEAD:a", cwd=tree) == "a\r\n"
+    assert git("log", "--format=%an %ae %cn", cwd=tree) == f"{gitlib.NAME} {gitlib.EMAIL} {gitlib.NAME}\n"
+    assert (tree / ".git" / "config").read_bytes() == before
+
+
+def test_variables_of_the_user(tree, monkeypatch):
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_CEILING_DIRECTORIES"):
+        monkeypatch.setenv(name, "/nonexistent")
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", "core.bare")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", "true")
+    monkeypatch.setenv("GIT_SSL_NO_VERIFY", "1")
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    assert git("rev-parse", "--is-bare-repository", cwd=tree) == "false\n"
+    assert git("rev-parse", "--git-dir", cwd=tree) == ".git\n"
+
+
+def test_language(tree, monkeypatch):
+    monkeypatch.setenv("LANGUAGE", "de")
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    with pytest.raises(GitError, match="pathspec 'nothing' did not match"):
+        git("add", "nothing", cwd=tree)
+
+
+def test_resolve(tree):
+    assert gitlib.resolve("HEAD", tree) is None
+    user_git("commit", "--quiet", "--allow-empty", "--message", "A", cwd=tree)
+    user_git("tag", "--annotate", "--message", "A", "v1", cwd=tree)
+    assert gitlib.resolve("v1", tree) == user_git("rev-parse", "HEAD", cwd=tree)
+    assert gitlib.resolve("v2", tree) is None
+
+
+def test_git_dir_of_a_worktree(tree, tmp_path):
+    user_git("commit", "--quiet", "--allow-empty", "--message", "A", cwd=tree)
+    user_git("worktree", "add", "--quiet", "--detach", tmp_path / "other", cwd=tree)
+    assert gitlib.git_dir(tree, "x") == tree / ".git" / "x"
+    assert gitlib.git_dir(tmp_path / "other", "x") == tree / ".git" / "worktrees" / "other" / "x"
+
+
+def test_no_such_directory(tmp_path):
+    with pytest.raises(PatchsetError, match="no such directory"):
+        git("status", cwd=tmp_path / "nothing")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PatchsetError, match="not a directory"):
+        git("status", cwd=tmp_path / "file")
