@@ -146,6 +146,13 @@ def main(arguments: list[str]) -> int:
         os.set_inheritable(fd, False)
     become_subreaper()
     guard = Guard(liveness, status, float(arguments[2]))
+    foreground = arguments[3] == "1"
+    if foreground:
+        # For as long as this process is in the terminal's foreground group, its keys are not meant for it.
+        # A handler, since the command would inherit that they are ignored.
+        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, lambda number, frame: None)
     # The tool blocked these, so that none could end this process before it was ready.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
@@ -153,14 +160,14 @@ def main(arguments: list[str]) -> int:
     except OSError as e:
         guard.tell(f"error {e.errno}")
         return 127
+    if foreground:
+        # The command stays in that group and this process does not: Ctrl-C, Ctrl-Z and a kill of the whole
+        # group leave it alive to clean up.
+        os.setsid()
     guard.tell(f"pid {guard.pid}")
     # Now, not when it is needed: by then the environment of the tool may have been removed. After the start
     # of the command, which need not wait for it.
     guard.psutil = importlib.import_module("psutil")
-    if arguments[3] == "1":
-        # The command is in the terminal's foreground group and this process no longer: Ctrl-C, Ctrl-Z and
-        # a kill of that whole group leave it alive to clean up.
-        os.setsid()
     guard.run()
     left = guard.sweep()
     if left:

@@ -413,7 +413,10 @@ def _converse(terminal: int, exchanges: list[tuple[str, bytes]]) -> str:
     output = ""
     for expected, answer in exchanges:
         while expected not in output:
-            output += os.read(terminal, 4096).decode()
+            try:
+                output += os.read(terminal, 4096).decode()
+            except OSError:
+                pytest.fail(f"ended before it said {expected!r}: {output}")
         os.write(terminal, answer)
     return output
 

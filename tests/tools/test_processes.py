@@ -93,14 +93,14 @@ def tool(tree):
     """Start a tool in a process of its own, that runs the tree."""
     started = []
 
-    def start(how="stay", call="run(sys.argv[1:])"):
+    def start(how="stay", call="run(sys.argv[1:])", **options):
         code = (
             "import sys\n"
             f"sys.path.insert(0, {str(SCRIPTS)!r})\n"
             "from patchsetlib import processes\n"
             f"processes.{call}\n"
         )
-        started.append(subprocess.Popen([sys.executable, "-c", code, *tree.command(how)]))
+        started.append(subprocess.Popen([sys.executable, "-c", code, *tree.command(how)], **options))
         return started[-1]
 
     yield start
@@ -259,6 +259,16 @@ def test_nothing_is_left_when_the_tool_is_killed_while_it_starts_commands(tree, 
         process.wait()
         eventually(lambda: not tree.alive() and not _guards_of(tree), "tree and guard ended")
         tree.ready.unlink(missing_ok=True)
+
+
+def test_nothing_is_left_when_the_whole_group_of_the_tool_is_killed(tree, tool):
+    process = tool(
+        call="Guarded.start(sys.argv[1:], stdin=None, foreground=True).wait()", start_new_session=True
+    )
+    tree.wait_until_ready()
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    eventually(lambda: not tree.alive() and not _guards_of(tree), "tree and guard ended")
 
 
 def _guards_of(tree):
