@@ -18,6 +18,7 @@ from patchsetlib.errors import PatchsetError
 from patchsetlib.git import git, git_dir
 from patchsetlib.paths import display
 from patchsetlib.series import Patch
+from patchsetlib.staging import remove_tree
 
 # Everything that changes a byte of the output is pinned, also where today's default is the same. No renames:
 # each path is then changed, created or deleted on its own, so that an sdist tree can leave out files by name.
@@ -67,6 +68,8 @@ class Export:
         directory = self.base.directory
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
         try:
+            for leftover in directory.glob(".export-*"):
+                remove_tree(leftover)
             with tempfile.TemporaryDirectory(dir=directory, prefix=".export-") as scratch:
                 for name, text in self.contents.items():
                     Path(scratch, name).write_bytes(_bytes(text))

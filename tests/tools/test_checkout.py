@@ -4,11 +4,17 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import tarfile
 import time
 from pathlib import Path
 
 import pytest
 from conftest import CARRIED, tree_of, user_git
+
+import patchsetlib.base
+from patchsetlib import source
+from patchsetlib.errors import PatchsetError
+from patchsetlib.staging import staged
 
 BRANCH = "patchset/1.0"
 TAG = "patchset-base/1.0"
@@ -326,6 +332,53 @@ def test_old_git(repository, tmp_path):
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     line = repository.fails("checkout", "1.0", env=repository.env | {"PATH": path})
     assert "git 2.32 or newer is needed, this is git version 2.25.1" in line
+
+
+def test_cached_tree(repository, monkeypatch):
+    """For reading: made once, and again only when what it is made from has changed."""
+    monkeypatch.setattr(patchsetlib.base, "ROOT", repository.root)
+    monkeypatch.setenv("PATCHSET_WORK", str(repository.root / "work"))
+    base = patchsetlib.base.load("1.0")
+    stock, patched = source.cached_tree(base, patched=False), source.cached_tree(base, patched=True)
+    first = Path("airflow-core/src/airflow/first.py")
+    assert (stock / first).read_text() == CARRIED["src/airflow/first.py"]
+    assert "return 33" in (patched / first).read_text()
+    assert source.cached_tree(base, patched=True) == patched
+    base.series_file.write_text(repository.patches[1].name)
+    other = source.cached_tree(base, patched=True)
+    assert other != patched
+    assert "return 33" not in (other / first).read_text()
+    assert source.cached_tree(base, patched=False) == stock
+
+
+def test_staged_keeps_what_another_run_builds(tmp_path):
+    target = tmp_path / "target"
+    with pytest.raises(PatchsetError, match="was made by another run meanwhile"), staged(target) as first:
+        (first / "first").write_text("")
+        with staged(target) as second:
+            assert (first / "first").exists()
+            (second / "second").write_text("")
+    assert [path.name for path in target.iterdir()] == ["second"]
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_staged_leaves_nothing(tmp_path, error):
+    with pytest.raises(error), staged(tmp_path / "a" / "b" / "target") as building:
+        (building / "file").write_text("")
+        raise error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_member_outside_of_the_sdist(tmp_path):
+    """The hash says which archive it is, not that it is harmless."""
+    archive = tmp_path / "x.tar.gz"
+    for name in ("x-1.0/../../evil", "/evil", "evil"):
+        with tarfile.open(archive, "w:gz") as tar:
+            tar.addfile(tarfile.TarInfo(name))
+        with pytest.raises(PatchsetError, match="unexpected entry"):
+            source._unpack(archive, tmp_path / "tree")
+    assert not list(tmp_path.parent.rglob("evil"))
 
 
 @pytest.fixture

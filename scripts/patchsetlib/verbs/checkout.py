@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 from patchsetlib import base as bases
@@ -49,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
             _compare_ids(base, applied)
     ui.info(
         f"branch {source.branch_name(base)}, base tagged {source.tag_name(base)}; edit, commit, then: "
-        f"scripts/patchset export {base.name}" + (f" --dir {display(target)}" if args.dir else "")
+        f"scripts/patchset export {base.name}"
+        + (f" --dir {shlex.quote(display(target))}" if args.dir else "")
     )
     print(target)
     return 0
