@@ -101,7 +101,7 @@ def load(name: str) -> Base:
             wheel=_artifact(data["wheel"], "wheel"),
             config_sdist=_artifact(data["config-sdist"], "sdist") if "config-sdist" in data else None,
         )
-    except (OSError, tomllib.TOMLDecodeError) as e:
+    except (OSError, ValueError, TypeError) as e:
         raise PatchsetError(f"{path}: {e}", "restore it with git checkout") from e
     except KeyError as e:
         raise PatchsetError(f"{path}: no entry {e}", "restore it with git checkout") from e
