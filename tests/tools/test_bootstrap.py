@@ -130,6 +130,11 @@ def test_installs_once_then_runs(machine, tmp_path):
     code, out, err = machine.run("status", env={"PYTHONPATH": str(trap)})
     assert (code, err) == (0, "")
     assert "PYTHONPATH" not in json.loads(out)[3]
+    # The Python it was made with may go, e.g. in an upgrade of the system.
+    (installed / "bin" / "python").unlink()
+    code, _, err = machine.run()
+    assert code == 0
+    assert "installing the tools" in err
     # Another set of libraries is another environment; the old one serves other branches.
     requirements = machine.root / "scripts" / "requirements.txt"
     requirements.write_text("# changed\n" + requirements.read_text())
@@ -138,40 +143,18 @@ def test_installs_once_then_runs(machine, tmp_path):
     assert installed in machine.environments
 
 
-def test_link_to_the_script(machine, tmp_path):
-    link = tmp_path / "patchset"
+def test_as_users_have_it(machine, tmp_path):
+    """Called through a link, with work/ elsewhere, and a pip that is set up for other purposes."""
+    link, work, elsewhere = tmp_path / "patchset", tmp_path / "other work", tmp_path / "elsewhere"
     link.symlink_to(machine.script)
-    done = subprocess.run(
-        [sys.executable, link], env=machine.env, cwd=tmp_path, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert len(machine.environments) == 1
-
-
-def test_other_work_directory(machine, tmp_path):
-    other = tmp_path / "other work"
-    code, _, err = machine.run(env={"PATCHSET_WORK": str(other)})
-    assert code == 0, err
-    assert machine.environments == []
-    assert [path.name for path in other.glob("tools-*/complete")] == ["complete"]
-
-
-def test_pip_settings_for_other_purposes(machine, tmp_path):
-    elsewhere = tmp_path / "elsewhere"
     settings = tmp_path / "pip.conf"
     settings.write_text("[install]\nuser = true\n")
-    code, _, err = machine.run(env={"PIP_TARGET": str(elsewhere), "PIP_CONFIG_FILE": str(settings)})
-    assert code == 0, err
+    env = {"PATCHSET_WORK": str(work), "PIP_TARGET": str(elsewhere), "PIP_CONFIG_FILE": str(settings)}
+    done = subprocess.run([sys.executable, link], env=machine.env | env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert machine.environments == []
+    assert len(list(work.glob("tools-*/complete"))) == 1
     assert not elsewhere.exists()
-
-
-def test_environment_whose_python_is_gone(machine):
-    assert machine.run()[0] == 0
-    (installed,) = machine.environments
-    (installed / "bin" / "python").unlink()
-    code, _, err = machine.run()
-    assert code == 0
-    assert "installing" in err
 
 
 def test_two_at_once(machine):

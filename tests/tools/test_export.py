@@ -20,10 +20,17 @@ def series(repository) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
+@pytest.fixture(scope="session")
+def _checked_out(_with_series, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("checked-out") / "tree"
+    _with_series.ok("checkout", "1.0", "--dir", directory)
+    return directory
+
+
 @pytest.fixture
-def tree(repository):
+def tree(repository, _checked_out):
     """A tree made from the sdist."""
-    repository.ok("checkout", "1.0")
+    shutil.copytree(_checked_out, repository.source)
     return repository.source
 
 
