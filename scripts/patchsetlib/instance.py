@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import random
 import secrets
 import shutil
@@ -33,18 +32,6 @@ from patchsetlib.processes import Guarded
 T = TypeVar("T")
 
 COMPONENTS = ("api-server", "dag-processor", "scheduler")
-# What the user's shell says about Airflow, Python or proxies must not change what is measured.
-_KEPT_VARIABLES = (
-    "PATH",
-    "HOME",
-    "USER",
-    "LOGNAME",
-    "LANG",
-    "LC_ALL",
-    "LC_CTYPE",
-    "TMPDIR",
-    "LD_LIBRARY_PATH",
-)
 _POLL = 0.5
 _PAGE = 100
 
@@ -167,7 +154,7 @@ class Instance:
         }
 
     def _environment(self) -> dict[str, str]:
-        env = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+        env = processes.neutral_environment()
         for key, value in self.config.items():
             section, option = key.split(".", 1)
             env[f"AIRFLOW__{section.upper()}__{option.upper()}"] = value

@@ -25,6 +25,12 @@ from patchsetlib.errors import PatchsetError
 _GUARD = Path(__file__).with_name("guard.py")
 _HELD_BACK = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 DEFAULT_GRACE = 10.0
+_NEUTRAL = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "LD_LIBRARY_PATH")
+
+
+def neutral_environment() -> dict[str, str]:
+    """Return the user's variables but those that configure Airflow, Python, pytest, proxies ..."""
+    return {name: os.environ[name] for name in _NEUTRAL if name in os.environ}
 
 
 @dataclass(frozen=True)
