@@ -92,12 +92,13 @@ def _catch_signals() -> None:
         # A signal that the caller has us ignore stays ignored (nohup, a background job).
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _stop)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; 130 and 143 when a signal ended it."""
-    _catch_signals()
     try:
+        _catch_signals()
         verb, args = _parse(sys.argv[1:] if argv is None else argv)
         ui.set_quiet(getattr(args, "quiet", False))
         code = verb.run(args)

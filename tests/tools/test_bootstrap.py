@@ -22,8 +22,9 @@ import pytest
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 # In place of the tools: says how it was started.
 STUB = """\
-import json, sys, os, tiny
-print(json.dumps([sys.argv[1:], sys.path, sys.flags.isolated, list(os.environ)]))
+import json, os, signal, sys, tiny
+waiting = [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])]
+print(json.dumps([sys.argv[1:], sys.path, sys.flags.isolated, list(os.environ), waiting]))
 """
 
 
@@ -122,9 +123,10 @@ def test_installs_once_then_runs(machine, tmp_path):
     first, last = err.splitlines()
     assert first.startswith("installing the tools into ")
     assert last.startswith("installing the tools: done in ")
-    arguments, path, isolated, _ = json.loads(out)
+    arguments, path, isolated, _, waiting = json.loads(out)
     assert arguments == ["status", "a b", "--", "--quiet"]
     assert isolated
+    assert sorted(waiting) == [signal.SIGHUP, signal.SIGINT, signal.SIGTERM]
     assert not {str(machine.root), "", str(trap)} & set(path)
     (installed,) = machine.environments
     code, out, err = machine.run("status", env={"PYTHONPATH": str(trap)})

@@ -416,3 +416,20 @@ def test_hand_edited_message(repository):
     assert series(repository)[0] == "0001-demo-Take-the-3rd-step-right.patch"
     assert not path.exists()
     repository.ok("check")
+
+
+def test_renames(repository, full):
+    """Each path stands for itself, so that an sdist tree can do its part of a rename."""
+    user_git("mv", "airflow-core/docs/guide.rst", "airflow-core/docs/manual.rst", cwd=full)
+    user_git("mv", FIRST, "airflow-core/src/airflow/renamed.py", cwd=full)
+    user_git("commit", "--quiet", "--message", "Rename the guide and the first module", cwd=full)
+    repository.ok("export", "1.0", "--dir", full)
+    assert "rename " not in repository.patches[3].read_text(encoding="utf-8")
+    said = repository.run("--quiet", "checkout", "1.0")
+    assert said.returncode == 0
+    assert (
+        "0004-Rename-the-guide-and-the-first-module.patch: left out airflow-core/docs/guide.rst"
+        in said.stderr
+    )
+    assert (repository.source / "airflow-core/docs/manual.rst").exists()
+    assert not (repository.source / FIRST).exists()
