@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Runs fault scenarios on an installed Airflow, which may be stock, patched or a later release.
+
+By hand::
+
+    PYTHONPATH=scripts python tests/faults/driver.py --python PATH [--source DIR] SCENARIO...
+
+What runs inside that Airflow's interpreter is in ``inside/``. It uses nothing but the public interface of
+the executor, so the same scenarios run on any of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from patchsetlib import environment, processes
+
+HERE = Path(__file__).resolve().parent
+SCENARIOS = (
+    "idle_killed",
+    "busy_killed",
+    "storm",
+    "overload",
+)
+# Seconds; each trial has limits of its own, and those of a scenario that hangs everywhere fit into this.
+TIME_LIMIT = 400.0
+
+
+def run(
+    scenario: str,
+    interpreter: Path,
+    *,
+    source: Path | None = None,
+    start_method: str = "fork",
+    patience: float = 10.0,
+    log: Path | None = None,
+    **parameters: Any,
+) -> dict[str, Any]:
+    """
+    Run one scenario and return its result.
+
+    :param interpreter: the Python of an environment that has Airflow
+    :param source: a directory with ``airflow-core/src``, or that itself, used instead of the installed one
+    :param patience: seconds without progress after which a workload is called lost
+    :param log: file for what Airflow says
+    :raises RuntimeError: if the scenario ends without a result, with what it said last
+    """
+    command = [interpreter, "-m", "inside.main", scenario, "--start-method", start_method]
+    with tempfile.TemporaryDirectory(prefix="faults-") as home:
+        env = environment.variables(interpreter) | {
+            "AIRFLOW_HOME": home,
+            "AIRFLOW__API_AUTH__JWT_SECRET": "faults",
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
+            "PYTHONPATH": os.pathsep.join(map(str, [*([_sources(source)] if source else []), HERE])),
+            "PYTHONUNBUFFERED": "1",
+        }
+        done = processes.run(
+            [*command, "--patience", str(patience), "--parameters", json.dumps(parameters)],
+            env=env,
+            capture=True,
+            timeout=TIME_LIMIT,
+        )
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(done.stderr, encoding="utf-8")
+    if done.returncode != 0 or not done.stdout.strip():
+        raise RuntimeError(f"{scenario} ended with {done.returncode}:\n{done.stderr[-5000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _sources(source: Path) -> Path:
+    """Return the directory with the airflow package below ``source``, absolute."""
+    nested = source / "airflow-core" / "src"
+    return (nested if nested.is_dir() else source).resolve()
+
+
+def table(results: dict[str, dict[str, dict[str, Any]]]) -> Table:
+    """Return the table of ``results``: variant, scenario, result."""
+    columns = ("trials", "kills", "offered", "failed", "lost", "reported_twice", "left", "longest_call_ms")
+    shown = Table("scenario", "variant", *(name.replace("_", " ") for name in columns), "raised", "hung in")
+    for variant, scenarios in results.items():
+        for result in scenarios.values():
+            for case in result["cases"]:
+                numbers = [str(case[name]) for name in columns]
+                style = "red" if case["problems"] else "green"
+                raised = str(len(case["raised"]) or "")
+                shown.add_row(case["case"], variant, *numbers, raised, ", ".join(case["hung"]), style=style)
+    return shown
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Run fault scenarios on an installed Airflow.")
+    parser.add_argument("scenarios", nargs="+", metavar="SCENARIO", choices=[*SCENARIOS, "all"])
+    parser.add_argument("--python", type=Path, required=True, help="interpreter with Airflow")
+    parser.add_argument("--source", type=Path, help="directory with airflow-core/src, put first on its path")
+    parser.add_argument("--start-method", default="fork", choices=["fork", "forkserver", "spawn"])
+    parser.add_argument("--patience", type=float, default=10.0, help="seconds until work counts as lost")
+    parser.add_argument("--log", type=Path, default=Path(tempfile.gettempdir()) / "faults.log")
+    parser.add_argument("--parameters", type=json.loads, default={}, help="e.g. '{\"parallelism\": 8}'")
+    args = parser.parse_args()
+    console = Console(stderr=True, width=200)
+    failed = False
+    for scenario in SCENARIOS if "all" in args.scenarios else args.scenarios:
+        result = run(
+            scenario,
+            args.python,
+            source=args.source,
+            start_method=args.start_method,
+            patience=args.patience,
+            log=args.log,
+            **args.parameters,
+        )
+        print(json.dumps(result), flush=True)
+        console.print(table({result["airflow"]: {scenario: result}}))
+        for case in result["cases"]:
+            failed |= bool(case["problems"])
+            for problem in case["problems"]:
+                console.print(f"{case['case']}: {problem}", markup=False, highlight=False)
+    console.print(f"log: {args.log}; source: {result['source']}", highlight=False)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
