@@ -30,7 +30,14 @@ SCENARIOS = (
     "idle_killed",
     "busy_killed",
     "storm",
+    "scheduler_killed",
     "overload",
+    "results",
+    "fork_refused",
+    "signals",
+    "endings",
+    "leaks",
+    "locks",
 )
 # Seconds; each trial has limits of its own, and those of a scenario that hangs everywhere fit into this.
 TIME_LIMIT = 400.0

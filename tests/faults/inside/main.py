@@ -24,7 +24,14 @@ SCENARIOS = {
     "idle_killed": "kills",
     "busy_killed": "kills",
     "storm": "storm",
+    "scheduler_killed": "scheduler",
     "overload": "load",
+    "results": "results",
+    "fork_refused": "forks",
+    "signals": "signals",
+    "endings": "signals",
+    "leaks": "leaks",
+    "locks": "locks",
 }
 CAPACITY = 20_000
 

@@ -19,7 +19,7 @@ def storm(
     workloads: int = 2000,
     parallelism: int = 8,
     kills: int = 100,
-    interval: float = 0.03,
+    interval: float = 0.05,
     seeds: tuple[int, ...] = (1, 2, 3),
     limit: float = 90.0,
 ) -> list[dict]:
