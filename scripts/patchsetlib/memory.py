@@ -97,6 +97,10 @@ class Sample:
             "processes": [[r.pid, r.role, r.uss, r.pss] for r in self.readings],
         }
 
+    @classmethod
+    def from_json(cls, data: dict) -> Sample:
+        return cls(data["time"], data["cost"], tuple(Reading(*each) for each in data["processes"]))
+
 
 def summarize(readings: Iterable[Reading]) -> dict:
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import datetime, timezone
 from pathlib import Path
 
 from patchsetlib.errors import PatchsetError
@@ -27,6 +28,22 @@ def work_dir() -> Path:
     if not writable:
         raise PatchsetError(f"cannot write to {path}", "set PATCHSET_WORK to a directory you can write to")
     return path
+
+
+def new_directory(parent: Path) -> Path:
+    """
+    Make a directory below ``parent`` that is named after the time and that nobody else uses.
+
+    :raises PatchsetError: if there are a hundred of this second already
+    """
+    stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
+    for name in (stamp, *(f"{stamp}-{n}" for n in range(2, 100))):
+        try:
+            (parent / name).mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return parent / name
+    raise PatchsetError(f"cannot make a new directory in {display(parent)}", "try again in a second")
 
 
 def display(path: Path) -> str:

@@ -28,13 +28,16 @@ TIME_TOLERANCE = 0.35
 _MOMENTS = {"idle": "before any task", "after": "after the tasks"}
 _ROLES = ("scheduler", "serve-logs", "snapshot", "workers", "other")
 _ALWAYS = ("scheduler", "serve-logs", "workers")
+USS_EACH = "USS per process, MiB"
+PSS_TOTAL = "PSS total, MiB"
 _FIGURES = {
     "count": "processes",
-    "uss_median": "USS per process, MiB",
+    "uss_median": USS_EACH,
     "uss_max": "USS of the largest, MiB",
     "pss_median": "PSS per process, MiB",
-    "pss_total": "PSS total, MiB",
+    "pss_total": PSS_TOTAL,
 }
+_BRIEF = ("count", "uss_median", "pss_median")
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,8 @@ class Figure:
     """``less``, ``more``, or None if neither is better."""
     tolerance: float = TOLERANCE
     digits: int = 1
+    ranges: tuple[tuple[float, float] | None, ...] = ()
+    """Smallest and largest value over the repeats of each run, if it was repeated."""
 
     def ratio(self, run: int) -> float | None:
         """Return the value of a run as a multiple of the reference; None if there is none."""
@@ -61,14 +66,28 @@ class Figure:
         value, reference = self.values[run], self.values[0]
         if self.better is None or value is None or value == reference:
             return "" if self.better is None or value is None else "same"
+        if self.ranges and self._overlap(run):
+            return "same"
         reference = reference or 0
         if reference and abs(value / reference - 1) <= self.tolerance:
             return "same"
         return "better" if (value < reference) == (self.better == "less") else "worse"
 
+    def _overlap(self, run: int) -> bool:
+        """Return whether some repeats of a run and of the reference came out in the opposite order."""
+        one, other = self.ranges[run], self.ranges[0]
+        return one is not None and other is not None and one[0] <= other[1] and other[0] <= one[1]
+
     def text(self, run: int) -> str:
+        """Return the value, and the range if it was repeated and came out differently."""
         value = self.values[run]
-        return "none" if value is None else f"{value:.{self.digits}f}"
+        if value is None:
+            return "none"
+        text = f"{value:.{self.digits}f}"
+        if not self.ranges or (low_high := self.ranges[run]) is None:
+            return text
+        low, high = (f"{bound:.{self.digits}f}" for bound in low_high)
+        return text if low == high else f"{text} ({low}-{high})"
 
     def ratio_text(self, run: int) -> str:
         """Return ratio and verdict, where they say something."""
@@ -88,10 +107,16 @@ def figures(runs: Sequence[dict]) -> list[Figure]:
         snapshots = [run["snapshots"][key]["roles"] for run in runs]
         for role in _ROLES:
             if role in _ALWAYS or any(snapshot[role]["count"] for snapshot in snapshots):
-                rows += _role_figures(when, role, [snapshot[role] for snapshot in snapshots])
-        rows += _tree_figures(when, snapshots)
+                rows += role_figures(when, role, [snapshot[role] for snapshot in snapshots])
+        rows += tree_figures(when, snapshots)
     peaks = [run["snapshots"]["peak"]["roles"]["tree"] for run in runs]
-    rows += _tree_figures("at the peak", [{"tree": peak} for peak in peaks])[1:]
+    rows += tree_figures("at the peak", [{"tree": peak} for peak in peaks])[1:]
+    return rows + run_figures(runs)
+
+
+def run_figures(runs: Sequence[dict]) -> list[Figure]:
+    """Return the rows on tasks and times."""
+    rows: list[Figure] = []
     succeeded = tuple(run["dag_run"]["succeeded"] for run in runs)
     offered = runs[0]["dag_run"]["tasks"]
     rows.append(Figure("run", "tasks succeeded", f"of {offered}", succeeded, "more", 0.0, 0))
@@ -106,12 +131,17 @@ def _mib(values: Sequence[float | None]) -> tuple[float | None, ...]:
     return tuple(None if value is None else value / MIB for value in values)
 
 
-def _role_figures(when: str, role: str, summaries: list[dict]) -> list[Figure]:
+def role_figures(when: str, role: str, summaries: list[dict], *, brief: bool = False) -> list[Figure]:
+    """
+    Return the rows on one role at one moment, given its ``memory.summarize`` in each run.
+
+    :param brief: only count and medians
+    """
     counts = tuple(summary["count"] for summary in summaries)
     rows = [Figure(when, role, _FIGURES["count"], counts, None, digits=0)]
     role = _label(role, summaries)
     # Of one process, the median says it all.
-    for figure in _FIGURES if max(counts) > 1 else ("count", "uss_median", "pss_median"):
+    for figure in _FIGURES if max(counts) > 1 and not brief else _BRIEF:
         if figure != "count":
             values = _mib([summary[figure] for summary in summaries])
             tolerance = TOLERANCE if figure.endswith("_median") else TOTAL_TOLERANCE
@@ -124,7 +154,8 @@ def _label(what: str, summaries: list[dict]) -> str:
     return f"{what} (without {unreadable} unreadable)" if unreadable else what
 
 
-def _tree_figures(when: str, snapshots: list[dict]) -> list[Figure]:
+def tree_figures(when: str, snapshots: list[dict]) -> list[Figure]:
+    """Return the rows on the whole tree at one moment, given its ``memory.tree_summary`` in each run."""
     trees = [snapshot["tree"] for snapshot in snapshots]
     counts = tuple(tree["count"] for tree in trees)
     values = _mib([tree["pss_total"] for tree in trees])
@@ -171,7 +202,7 @@ def render(names: Sequence[str], rows: Sequence[Figure], *, terminal: bool) -> s
         before = row
     out = StringIO()
     # Wide enough that nothing is cut: a table that is cut shows a wrong number.
-    Console(file=out, width=200, force_terminal=terminal, no_color=_no_color()).print(table)
+    Console(file=out, width=1000, force_terminal=terminal, no_color=_no_color()).print(table)
     lines = [line.strip() if not terminal else line.rstrip() for line in out.getvalue().splitlines()]
     return "\n".join(line for line in lines if line)
 
@@ -240,9 +271,14 @@ def describe_machine() -> dict:
         "cpus": os.cpu_count(),
         "cpus_usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory": psutil.virtual_memory().total,
-        "load_before": [round(value, 2) for value in os.getloadavg()],
+        "load_before": load(),
         "root": os.geteuid() == 0,
     }
+
+
+def load() -> list[float]:
+    """Return the machine's load averages."""
+    return [round(value, 2) for value in os.getloadavg()]
 
 
 def write_json(path: Path, data: dict) -> None:

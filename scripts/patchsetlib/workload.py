@@ -6,10 +6,11 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 import psutil
@@ -32,13 +33,15 @@ class Workload:
     """What is run."""
 
     tasks: int = 96
-    """Mapped tasks of the one Dag run."""
+    """Mapped tasks of a Dag run."""
     seconds: float = 2.0
     """Seconds that each task waits after its little computing."""
     parallelism: int = 16
     """Slots of the executor."""
     concurrency: int = 0
     """Tasks that run at a time; 0 for as many as there are slots."""
+    runs: int = 1
+    """Dag runs, one after the other."""
 
     @property
     def config(self) -> dict[str, str]:
@@ -59,22 +62,34 @@ class Workload:
 
     @property
     def timeout(self) -> float:
-        """Seconds after which the run is given up: many times what two cores need."""
+        """Seconds after which a Dag run is given up: many times what two cores need."""
         slots = min(self.concurrency or self.parallelism, self.parallelism)
         return 180 + self.tasks * (self.seconds / slots + 3)
 
 
+_DESCRIBE = """
+import hashlib, importlib.metadata, json, sys
+distributions = {d.name: d.version for d in importlib.metadata.distributions()}
+try:
+    record = importlib.metadata.distribution("apache-airflow-core").read_text("RECORD") or ""
+except importlib.metadata.PackageNotFoundError:
+    record = ""
+lines = sorted(line for line in record.splitlines() if line.startswith("airflow/") and ".py," in line)
+content = hashlib.sha256(chr(10).join(lines).encode()).hexdigest() if lines else None
+print(json.dumps({"python": sys.version.split()[0], "content": content, "distributions": distributions}))
+"""
+
+
 def describe_python(python: Path) -> dict:
     """
-    Return version, and the names and versions of all distributions, of an interpreter.
+    Return what tells an interpreter and its Airflow from another one.
+
+    That is its version, names and versions of all distributions, and a hash (``content``) that changes with
+    the Python files of Airflow itself; it is None if the installation has no ``RECORD``.
 
     :raises PatchsetError: if it does not run, or has no Airflow
     """
-    code = (
-        "import json, sys, importlib.metadata as m; print(json.dumps({'python': sys.version.split()[0],"
-        " 'distributions': {d.name: d.version for d in m.distributions()}}))"
-    )
-    done = processes.run([str(python), "-I", "-c", code], capture=True)
+    done = processes.run([str(python), "-I", "-c", _DESCRIBE], capture=True)
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
         raise PatchsetError(f"{python} does not run: {last[0]}")
@@ -110,6 +125,7 @@ def measure(
     dags: Path = DAGS,
     interval: float = 2.0,
     later: Sequence[float] = (),
+    env: Mapping[str, str] | None = None,
 ) -> dict:
     """
     Run ``workload`` once on the Airflow of ``python``, and return a record of it, fit for JSON.
@@ -125,6 +141,7 @@ def measure(
     :param dags: directory with a Dag ``patchset_mapped``
     :param interval: seconds between two samples
     :param later: seconds after the end of the Dag run at which further snapshots are taken
+    :param env: further environment variables of all components
     :raises PatchsetError: if the deployment does not start, or one of its components ends, or the Dag run
         does not end; tasks that fail are in the record
     """
@@ -137,7 +154,7 @@ def measure(
         home,
         dags=copied,
         config=BRISK | workload.config | dict(config or {}),
-        env=workload.env,
+        env=workload.env | dict(env or {}),
         database=database,
         migrated=migrated,
         name=name,
@@ -166,6 +183,7 @@ def _observe(
     name: str, instance: Instance, workload: Workload, interval: float, later: Sequence[float]
 ) -> dict:
     zero = time.monotonic()
+    wall_zero = datetime.now(timezone.utc)
     events: dict[str, float] = {}
 
     def event(what: str) -> None:
@@ -180,8 +198,10 @@ def _observe(
                 idle, idle_settled = sampler.settle(check=instance.check)
             with ui.step(f"{name}: {workload.tasks} tasks at parallelism {workload.parallelism}"):
                 event("triggered")
-                run_id = instance.trigger(DAG_ID)
-                run = _wait_for_run(instance, run_id, workload)
+                runs = []
+                for _ in range(workload.runs):
+                    run_id = instance.trigger(DAG_ID)
+                    runs.append(_wait_for_run(instance, run_id, workload))
                 event("finished")
             with ui.step(f"{name}: waiting until it is at rest"):
                 after, after_settled = sampler.settle(_no_work, timeout=90, check=instance.check)
@@ -195,22 +215,29 @@ def _observe(
                     instance.check()
                     time.sleep(0.5)
                 snapshots[f"after {seconds:g} s"] = _snapshot(sampler.now(), None)
-            states = instance.task_states(DAG_ID, run_id)
+            tasks = [task for run in runs for task in instance.task_instances(DAG_ID, run["dag_run_id"])]
     except psutil.NoSuchProcess:
         instance.check()
         raise PatchsetError(f"{name}: the scheduler ended") from None
     except ApiError as e:
         raise PatchsetError(f"{name}: {e}") from e
+    states = Counter(str(task["state"]) for task in tasks)
+    times = [[task[name] for name in ("queued_when", "start_date", "end_date")] for task in tasks]
     return {
         "name": name,
         "events": events,
         "dag_run": {
-            "state": run["state"],
-            "seconds": _seconds_between(run["queued_at"], run["end_date"]),
-            "tasks": workload.tasks,
+            "state": runs[-1]["state"],
+            "seconds": round(sum(_seconds_between(run["queued_at"], run["end_date"]) for run in runs), 2),
+            "tasks": workload.tasks * workload.runs,
             "succeeded": states.get("success", 0),
-            "states": states,
+            "states": dict(sorted(states.items())),
         },
+        # Seconds since the zero of the samples, as far as the clock of the database goes.
+        "tasks": [
+            [None if at is None else round((_moment(at) - wall_zero).total_seconds(), 2) for at in three]
+            for three in times
+        ],
         "snapshots": snapshots,
         "sampling": {
             "interval": interval,
@@ -242,7 +269,10 @@ def _snapshot(sample: Sample, settled: bool | None) -> dict:
     return {"time": round(sample.time, 2), "settled": settled, "roles": memory.tree_summary(sample)}
 
 
-def _seconds_between(start: str, end: str) -> float:
+def _moment(text: str) -> datetime:
     # fromisoformat of Python 3.10 does not know the letter.
-    first, last = (datetime.fromisoformat(text.replace("Z", "+00:00")) for text in (start, end))
-    return round((last - first).total_seconds(), 2)
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
+def _seconds_between(start: str, end: str) -> float:
+    return (_moment(end) - _moment(start)).total_seconds()

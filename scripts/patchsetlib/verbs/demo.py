@@ -12,7 +12,7 @@ from pathlib import Path
 from patchsetlib import base as bases
 from patchsetlib import environment, report, ui
 from patchsetlib.errors import PatchsetError, UsageError
-from patchsetlib.paths import display, work_dir
+from patchsetlib.paths import display, new_directory, work_dir
 from patchsetlib.workload import DAGS, Workload, measure, migrate
 
 HELP = "run a real Dag on a real Airflow, stock and patched, and compare their memory"
@@ -45,19 +45,7 @@ def run(args: argparse.Namespace) -> int:
         "patched": environment.python(base, patched=True, python_version=args.python),
     }
     workload = Workload(tasks=args.tasks, seconds=args.seconds, parallelism=args.parallelism)
-    return compare(base.name, pythons, workload, _new_directory(base.name), started)
-
-
-def _new_directory(base: str) -> Path:
-    stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
-    parent = work_dir() / base / "demo"
-    for name in (stamp, *(f"{stamp}-{n}" for n in range(2, 100))):
-        try:
-            (parent / name).mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return parent / name
-    raise PatchsetError(f"cannot make a new directory in {display(parent)}", "try again in a second")
+    return compare(base.name, pythons, workload, new_directory(work_dir() / base.name / "demo"), started)
 
 
 def compare(
