@@ -1,4 +1,5 @@
-"""A base: the Airflow release or commit that one series of patches is for (``airflow-core/<base>/base.toml``)."""
+# SPDX-License-Identifier: Apache-2.0
+"""A base: the Airflow release that a series of patches is for, as ``airflow-core/<base>/base.toml`` says."""
 
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where things are: the repository, and the disposable ``work/`` directory."""
 
 from __future__ import annotations
