@@ -36,6 +36,23 @@ reads it. Risk: whoever relied on the wrong number sees another one.
 TRAILERS = "Exit-condition: upstream releases the same\nForwarded: no\n"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--base", action="append", default=[], help="only this base, where a test is about one; repeatable"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests that are marked as being about another base."""
+    chosen = config.getoption("--base")
+    others = [
+        item for item in items if chosen and any(m.args[0] not in chosen for m in item.iter_markers("base"))
+    ]
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in others]
+
+
 def message(subject: str, body: str = BODY, trailers: str = TRAILERS) -> str:
     """Return a commit message that check has nothing to say about."""
     return f"{subject}\n\n{body}\n{trailers}"

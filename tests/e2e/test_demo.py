@@ -22,9 +22,8 @@ from patchsetlib.paths import ROOT, work_dir
 from patchsetlib.verbs import demo
 from patchsetlib.workload import DAG_ID, DAGS, Workload
 
-pytestmark = pytest.mark.network
-
 BASE = "3.1.3"
+pytestmark = [pytest.mark.network, pytest.mark.base(BASE)]
 DEMO = [sys.executable, "-I", str(ROOT / "scripts" / "patchsetlib"), "demo", BASE]
 SMALL = ["--tasks", "8", "--parallelism", "4", "--seconds", "0.2"]
 
