@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The patches themselves: they apply, come out again as they are, and every one of them stands alone."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from patchsetlib import check, export, source, testing
+from patchsetlib.git import git
+
+pytestmark = pytest.mark.network
+
+
+def test_nothing_is_wrong_with_the_files(built):
+    assert [str(finding) for finding in check.check(built.base)] == []
+
+
+def test_export_gives_the_same_bytes(built, tmp_path):
+    assert export.export(built.base, built.repository, tmp_path).changes() == []
+
+
+def test_commits_are_the_same_on_every_machine(built, tmp_path, monkeypatch):
+    (tmp_path / ".gitconfig").write_text("[user]\nname = x\nemail = x\n[core]\nautocrlf = true\nabbrev = 5\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TZ", "Asia/Kathmandu")
+    monkeypatch.setenv("GIT_AUTHOR_DATE", "2001-01-01T00:00:00")
+    umask = os.umask(0o077)
+    try:
+        tree = source.make_sdist_tree(built.base, tmp_path / "another tree")
+        again = source.format_commits(source.apply_series(built.base, tree))
+    finally:
+        os.umask(umask)
+
+    assert again == source.format_commits(built.applied)
+    assert again == source.commits_file(built.base).read_text(encoding="utf-8")
+
+
+def test_commit_compiles(step):
+    assert testing.compile_errors(step.built.base, step.tree, step.code) == ""
+
+
+@pytest.mark.parametrize("command", ["check", "format"])
+def test_commit_passes_ruff_as_upstream_sets_it(step, command):
+    assert testing.ruff_errors(step.tree, command, step.code) == ""
+
+
+def test_unit_tests_pass_at_commit(step, report):
+    files = step.built.unit_tests(step.commit)
+    if not files:
+        pytest.skip("no unit tests up to here that an sdist carries")
+
+    outcome = step.built.run(step.tree, files)
+
+    report(f"{step.name}: {outcome.passed} passed in {outcome.seconds:.0f} s", outcome.passed)
+    assert outcome.failed == 0, outcome.tail()
+    assert outcome.passed > 0, outcome.tail()
+
+
+def test_own_unit_tests_fail_without_the_patch(step, report):
+    files = step.own_tests
+    if not files:
+        pytest.skip(f"Tests: {step.patch.trailer('Tests') or 'none that an sdist carries'}")
+    tree = step.built.new_tree(step.parent, f"{step.parent[:12]}-without-{step.patch.slug}")
+    git("checkout", step.commit, "--", *files, cwd=tree)
+
+    # Some may wait for what only the patch makes happen; the failures that count do not take long.
+    outcome = step.built.run(tree, files, test_limit=20)
+
+    report(f"{step.name}: without it {outcome.failed} of its tests fail, {outcome.passed} pass")
+    assert outcome.failed > 0, f"{files} pass without the patch\n{outcome.tail()}"
+
+
+def test_unit_tests_pass_in_reverse_order(built, report):
+    files = built.unit_tests(built.applied[-1].commit) if built.applied else []
+    if not files:
+        pytest.skip("the series has no unit tests that an sdist carries")
+
+    outcome = built.run(built.tree(built.applied[-1].commit), files, backwards=True)
+
+    report(f"{built.base.name}, last test first: {outcome.passed} passed in {outcome.seconds:.0f} s")
+    assert outcome.failed == 0, outcome.tail()
+    assert outcome.passed > 0, outcome.tail()
