@@ -14,6 +14,7 @@ A benchmark is a module (``benchmemory`` and others) with
 
 from __future__ import annotations
 
+import importlib
 import shutil
 import statistics
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,13 @@ from patchsetlib import report, ui
 from patchsetlib.benchsubjects import Subject
 from patchsetlib.errors import PatchsetError
 from patchsetlib.report import Figure
+
+NAMES = ("memory", "growth", "dispatch", "throughput", "gc")
+
+
+def load(name: str) -> ModuleType:
+    """Return the module of a benchmark."""
+    return importlib.import_module(f"patchsetlib.bench{name}")
 
 
 def schedule(labels: Sequence[str], repeats: int) -> Iterator[tuple[int, str]]:

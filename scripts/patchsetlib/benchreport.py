@@ -8,10 +8,16 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from patchsetlib import report
+from patchsetlib.bench import load, rows
 from patchsetlib.report import Figure
 
+_INTRODUCTION = """\
+Written by `scripts/patchset bench`; do not edit. USS is what one process has for itself, PSS its fair part
+of what is shared. *Better* and *worse*: by more than two runs of the same code were seen to differ, and in
+all repeats."""
 _COLOURS = ("#c1440e", "#e0a030", "#5a8f29", "#1f6f8b", "#7a5195", "#8a8a8a", "#404040", "#b05080")
 
 
@@ -25,10 +31,6 @@ class Files:
     @property
     def data(self) -> Path:
         return self.directory / f"{self.stem}.json"
-
-    @property
-    def table(self) -> Path:
-        return self.directory / f"{self.stem}.md"
 
     @property
     def charts(self) -> tuple[Path, Path]:
@@ -71,7 +73,7 @@ def describe(result: dict) -> list[str]:
 
 def chart(
     labels: Sequence[str],
-    rows: Sequence[Figure],
+    table: Sequence[Figure],
     panels: Sequence[tuple[str, str]],
     heading: str,
     files: Sequence[Path],
@@ -88,7 +90,7 @@ def chart(
 
     # Same bytes for the same data, so that a chart in version control changes only with its data.
     matplotlib.rcParams["svg.hashsalt"] = "patchset"
-    drawn = [(what, unit, found) for what, unit in panels if (found := _select(rows, what, unit))]
+    drawn = [(what, unit, found) for what, unit in panels if (found := _select(table, what, unit))]
     if not drawn:
         return
     width = 0.8 / len(labels)
@@ -127,45 +129,46 @@ def _high(row: Figure, run: int) -> float:
     return bounds[1] if bounds else row.values[run] or 0
 
 
-def _select(rows: Sequence[Figure], what: str, unit: str) -> list[Figure]:
+def _select(table: Sequence[Figure], what: str, unit: str) -> list[Figure]:
     # Rows on processes of which some could not be read say so after the role.
     return [
-        row for row in rows if row.unit == unit and (row.what == what or row.what.startswith(f"{what} ("))
+        row for row in table if row.unit == unit and (row.what == what or row.what.startswith(f"{what} ("))
     ]
 
 
-def write(result: dict, rows: Sequence[Figure], panels: Sequence[tuple[str, str]], files: Files) -> None:
-    """Write raw data, table and charts of a benchmark, in place of those of the same name."""
+def write(module: ModuleType, result: dict, files: Files) -> None:
+    """
+    Write raw data and charts of a benchmark in place of those of the same name, and the index anew.
+
+    :param module: the benchmark, see ``bench``
+    """
     labels = list(result["subjects"])
     report.write_json(files.data, result)
-    lines = [f"## {title(result)}", "", *describe(result), ""]
-    if failed := [record for record in result["runs"] if "error" in record]:
-        lines += [
-            f"Failed: {record['label']}, run {record['repeat']}: {record['error']}" for record in failed
-        ]
-        lines.append("")
-    lines += [report.render(labels, rows, terminal=False), ""]
-    files.table.write_text("\n".join(lines), encoding="utf-8")
-    chart(labels, rows, panels, title(result), files.charts)
+    chart(labels, rows(module, labels, result["runs"]), module.PANELS, title(result), files.charts)
+    write_index(files.directory)
 
 
 def write_index(directory: Path) -> Path:
-    """Write ``README.md`` with the tables and charts of all benchmarks in ``directory``, and return it."""
-    parts = ["# Benchmarks", ""]
-    parts.append("Written by `scripts/patchset bench ... --output`; each table has its raw data beside it.")
+    """
+    Write ``README.md`` with the tables and charts of all benchmarks in ``directory``, and return it.
+
+    The tables are made anew from the raw data.
+    """
+    parts = ["# Benchmarks", "", _INTRODUCTION]
     for data in sorted(directory.glob("*.json")):
-        content = json.loads(data.read_text(encoding="utf-8"))
-        files = Files(directory, data.stem)
-        if "benchmark" not in content or not files.table.exists():
+        result = json.loads(data.read_text(encoding="utf-8"))
+        if "benchmark" not in result:
             continue
-        parts += [
-            "",
-            files.table.read_text(encoding="utf-8").rstrip(),
-            "",
-            f"Raw data: [{data.name}]({data.name})",
-        ]
-        if files.charts[1].exists():
-            parts += ["", f"![{title(content)}]({files.charts[1].name})"]
+        labels = list(result["subjects"])
+        table = rows(load(result["benchmark"]), labels, result["runs"])
+        parts += ["", f"## {title(result)}", "", *describe(result), ""]
+        if failed := [record for record in result["runs"] if "error" in record]:
+            parts += [f"Failed: {each['label']}, run {each['repeat']}: {each['error']}" for each in failed]
+            parts.append("")
+        parts += [report.render(labels, table, terminal=False), "", f"Raw data: [{data.name}]({data.name})"]
+        chart_file = Files(directory, data.stem).charts[1]
+        if chart_file.exists():
+            parts += ["", f"![{title(result)}]({chart_file.name})"]
     index = directory / "README.md"
     index.write_text("\n".join(parts) + "\n", encoding="utf-8")
     return index

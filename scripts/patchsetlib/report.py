@@ -37,6 +37,8 @@ _FIGURES = {
     "pss_median": "PSS per process, MiB",
     "pss_total": PSS_TOTAL,
 }
+# With more runs than this the table has no columns of ratios: it would be wider than can be read.
+_MOST_COMPARED = 4
 _BRIEF = ("count", "uss_median", "pss_median")
 
 
@@ -135,10 +137,12 @@ def role_figures(when: str, role: str, summaries: list[dict], *, brief: bool = F
     """
     Return the rows on one role at one moment, given its ``memory.summarize`` in each run.
 
-    :param brief: only count and medians
+    :param brief: only count and medians, and no count where it is one
     """
     counts = tuple(summary["count"] for summary in summaries)
-    rows = [Figure(when, role, _FIGURES["count"], counts, None, digits=0)]
+    rows = []
+    if not brief or counts != (1,) * len(counts):
+        rows.append(Figure(when, role, _FIGURES["count"], counts, None, digits=0))
     role = _label(role, summaries)
     # Of one process, the median says it all.
     for figure in _FIGURES if max(counts) > 1 and not brief else _BRIEF:
@@ -182,8 +186,9 @@ def render(names: Sequence[str], rows: Sequence[Figure], *, terminal: bool) -> s
         table.add_column(heading, no_wrap=True)
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
-    for name in names[1:]:
-        table.add_column(f"{name} / {names[0]}", justify="right", no_wrap=True)
+    compared = range(1, len(names)) if len(names) <= _MOST_COMPARED else ()
+    for run in compared:
+        table.add_column(f"{names[run]} / {names[0]}", justify="right", no_wrap=True)
     colours = {"better": "green", "worse": "bold red"}
     before: Figure | None = None
     for row in rows:
@@ -194,7 +199,7 @@ def render(names: Sequence[str], rows: Sequence[Figure], *, terminal: bool) -> s
         new_what = new_when or before is None or before.what != row.what
         cells = [row.when if new_when else "", row.what if new_what else "", row.unit]
         cells += [row.text(run) for run in range(len(names))]
-        for run in range(1, len(names)):
+        for run in compared:
             colour = colours.get(row.verdict(run)) if terminal else None
             text = row.ratio_text(run)
             cells.append(f"[{colour}]{text}[/]" if colour else text)

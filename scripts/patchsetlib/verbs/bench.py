@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 import time
 from pathlib import Path
@@ -17,13 +16,12 @@ from patchsetlib.paths import display, new_directory, work_dir
 
 HELP = "measure memory, growth, dispatch, throughput or gc, stock against patched"
 DEFAULT_BASE = "3.1.3"
-BENCHMARKS = ("memory", "growth", "dispatch", "throughput", "gc")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     names = parser.add_subparsers(metavar="NAME", dest="benchmark", required=True)
-    for name in BENCHMARKS:
-        module = _load(name)
+    for name in bench.NAMES:
+        module = bench.load(name)
         each = names.add_parser(name, help=module.HELP, description=module.HELP[:1].upper() + module.HELP[1:])
         each.add_argument(
             "base", nargs="?", default=DEFAULT_BASE, metavar="BASE", help=f"default: {DEFAULT_BASE}"
@@ -53,16 +51,12 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
-def _load(name: str):
-    return importlib.import_module(f"patchsetlib.bench{name}")
-
-
 def run(args: argparse.Namespace) -> int:
     if sys.platform != "linux":
         raise PatchsetError("bench needs Linux", "run it there, or in a Linux container")
     if args.repeats < 1:
         raise UsageError("--repeats must be at least 1")
-    module = _load(args.benchmark)
+    module = bench.load(args.benchmark)
     options = module.options(args)
     base = bases.load(args.base)
     output = None
@@ -90,16 +84,14 @@ def run(args: argparse.Namespace) -> int:
         save=lambda runs: report.write_json(partial, result(runs)),
     )
     labels = [subject.label for subject in measured]
-    rows = bench.rows(module, labels, runs)
-    if not rows:
+    table = bench.rows(module, labels, runs)
+    if not table:
         raise PatchsetError("no run of the benchmark succeeded", f"see {display(directory)}")
-    benchreport.write(result(runs), rows, module.PANELS, files)
     partial.unlink()
-    if output is not None:
-        benchreport.write_index(output)
-    print(report.render(labels, rows, terminal=sys.stdout.isatty()), end="\n\n")
+    benchreport.write(module, result(runs), files)
+    print(report.render(labels, table, terminal=sys.stdout.isatty()), end="\n\n")
     ui.info(f"{args.benchmark}: {time.monotonic() - started:.0f} s in all")
-    for path in (files.data, files.table, *files.charts):
+    for path in (files.data, *files.charts):
         print(display(path))
     return 1 if bench.failures(runs) else 0
 
