@@ -19,9 +19,9 @@ def leaks(run: Runner, cycles: int = 50, parallelism: int = 4) -> list[dict]:
     """Start and end executors, and replace workers, many times."""
     return [
         run.case("start and end one executor", _cycle, [(cycles, parallelism, "same")]),
-        run.case("start and end new executors", _cycle, [(cycles, parallelism, "new")]),
-        run.case("start and end, workers killed", _cycle, [(cycles // 2, parallelism, "killed")]),
-        run.case("terminate", _cycle, [(cycles // 2, parallelism, "terminate")]),
+        run.case("start and end new executors", _cycle, [(cycles // 2, parallelism, "new")]),
+        run.case("start and end, workers killed", _cycle, [(cycles // 5, parallelism, "killed")]),
+        run.case("terminate", _cycle, [(cycles // 5, parallelism, "terminate")]),
         run.case("descriptors of replaced workers", _replace, [(parallelism,)]),
     ]
 
@@ -54,7 +54,6 @@ def _cycle(trial: Trial, cycles: int, parallelism: int, mode: str) -> None:
         if mode == "terminate":
             pool.call("terminate")
         pool.end()
-        gc.collect()
         if number == 1:
             # What is made once for all, such as a tracker of resources, is there by now.
             before = _state()
@@ -65,6 +64,7 @@ def _cycle(trial: Trial, cycles: int, parallelism: int, mode: str) -> None:
 
 
 def _state() -> dict[str, int]:
+    gc.collect()
     return {
         "descriptors": len(_descriptors("self")),
         "processes": len(psutil.Process().children(recursive=True)),

@@ -2,31 +2,33 @@
 """
 A thread of the scheduler holds a lock while workers are forked, which then is held for ever in them.
 
-A task that needs such a lock is lost to the fork, whoever forks. What is tested here is that the executor's
-own code needs none.
+A task that needs such a lock waits for ever, whoever forks. What is tested here is that the executor's own
+code needs none, and stands tasks that do.
 """
 
 from __future__ import annotations
 
 import logging
-import signal
+import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from inside.pool import Pool
+from inside import tasks
+from inside.pool import PAUSE, Pool
 from inside.trial import Runner, Trial
 
 
 def _handlers() -> list[logging.Handler]:
     loggers = [logging.getLogger(), *map(logging.getLogger, list(logging.Logger.manager.loggerDict))]
-    return [handler for logger in loggers for handler in logger.handlers]
+    return list({handler for logger in loggers for handler in logger.handlers})
 
 
 def _logging_locks() -> list[Any]:
-    return [logging._lock, *(handler.lock for handler in _handlers() if handler.lock)]  # type: ignore[attr-defined]
+    return [handler.lock for handler in _handlers() if handler.lock]
 
 
 def _structlog_locks() -> list[Any]:
@@ -45,15 +47,10 @@ def _tracker_lock() -> list[Any]:
     return [resource_tracker._resource_tracker._lock]
 
 
-def _plain_lock() -> list[Any]:
-    return [threading.Lock()]
-
-
 KINDS: dict[str, Callable[[], list[Any]]] = {
     "of logging": _logging_locks,
     "of structlog": _structlog_locks,
     "of the resource tracker": _tracker_lock,
-    "of its own": _plain_lock,
 }
 
 
@@ -63,8 +60,11 @@ def locks(run: Runner, parallelism: int = 4) -> list[dict]:
         run.case(f"thread holds a lock {kind} at the fork", _hold, [(parallelism, kind)], limit=40)
         for kind in KINDS
     ]
-    cases.append(run.case("thread writes to stderr at the fork", _write, [(parallelism,)], limit=40))
-    return cases
+    return [
+        *cases,
+        run.case("thread writes to stderr at the fork", _write, [(parallelism,)], limit=40),
+        run.case("tasks wait for a lock held at the fork", _wedged, [(parallelism,)], limit=40),
+    ]
 
 
 @contextmanager
@@ -89,18 +89,27 @@ def held(locks: list[Any]) -> Iterator[None]:
         thread.join()
 
 
+def _be_quiet_here() -> None:
+    """Have this process log nothing: it would wait for what its own thread holds. Workers do log."""
+    here = os.getpid()
+    for handler in _handlers():
+        handler.addFilter(lambda record: os.getpid() != here)
+
+
 def _hold(trial: Trial, parallelism: int, kind: str) -> None:
+    _be_quiet_here()
     pool = Pool(trial, parallelism)
     with held(KINDS[kind]()):
-        # In a fork while the lock is held, the executor may have nothing to say that needs it.
-        quiet = logging.root.manager.disable
-        logging.disable(logging.CRITICAL)
         pool.start()
-        logging.disable(quiet)
-    pool.settle(pool.offer(2 * parallelism, "sleep", "0.01"))
-    pool.until(lambda: pool.idle(), "no idle worker")
-    for pid in pool.idle():
-        pool.kill(pid, signal.SIGKILL)
+        if not pool.workers():
+            # Workers are made when there is work.
+            pool.offer(parallelism, "nothing")
+            pool.beat()
+    # More than enough: those that are wedged take none.
+    pool.busy("wait", "1")
+    trial.board.open(1)
+    pool.settle()
+    pool.until(pool.all_idle, "not all workers are idle")
     pool.goes_on()
 
 
@@ -115,11 +124,26 @@ def _write(trial: Trial, parallelism: int) -> None:
     thread = threading.Thread(target=write, daemon=True)
     thread.start()
     pool = Pool(trial, parallelism)
-    pool.start()
+    # Many times: the thread is in the middle of it at some forks, and not at others.
     for _ in range(10):
+        pool.start()
         pool.settle(pool.offer(parallelism, "raise", "plain"))
-        pool.until(lambda: pool.idle(), "no idle worker")
-        pool.kill(pool.idle()[0], signal.SIGKILL)
+        pool.end()
     stop.set()
     thread.join()
-    pool.goes_on()
+
+
+def _wedged(trial: Trial, parallelism: int) -> None:
+    """Let the tasks themselves be lost to such a lock: that must not take the executor with them."""
+    pool = Pool(trial, parallelism)
+    with held([tasks.lock]):
+        pool.start()
+        wedged = pool.offer(parallelism, "lock")
+        pool.until(lambda: all(trial.board.entry(index).starts for index in wedged), "not all tasks start")
+    pool.offer(parallelism, "nothing")
+    for _ in range(50):
+        pool.beat()
+        time.sleep(PAUSE)
+    pool.call("terminate", limit=10)
+    pool.abandon()
+    trial.eventually(lambda: not pool.workers(), "workers are left", 2)

@@ -97,6 +97,7 @@ def _kill_scheduler(trial: Trial, parallelism: int, mode: str) -> None:
     waiting = [index for index in range(2000) if trial.board.is_running(index)]
     still = [index for index in waiting if psutil.pid_exists(trial.board.entry(index).pid)]
     trial.expect(len(still) >= parallelism // 2, f"only {len(still)} tasks go on")
+    trial.result["offered"] = len(still)
     trial.board.open(1)
     trial.eventually(
         lambda: all(trial.board.entry(index).finishes for index in still), "tasks do not end", GONE_WITHIN

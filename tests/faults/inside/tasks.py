@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 
 from inside import exceptions
@@ -17,6 +18,7 @@ from inside.board import Board
 
 BOARD_VARIABLE = "PATCHSET_FAULTS_BOARD"
 board: Board
+lock = threading.Lock()
 
 
 def _sleep(seconds: str) -> None:
@@ -40,6 +42,11 @@ def _then_raise(argument: str) -> BaseException:
     return exceptions.make(kind)
 
 
+def _lock(argument: str) -> None:
+    with lock:
+        pass
+
+
 ACTIONS = {
     "nothing": lambda argument: None,
     "sleep": _sleep,
@@ -48,6 +55,7 @@ ACTIONS = {
     "raise": exceptions.make,
     "return": exceptions.make_value,
     "then_raise": _then_raise,
+    "lock": _lock,
     "exit": lambda code: os._exit(int(code)),
 }
 
