@@ -33,6 +33,8 @@ The problem is that step 3 is wrong, which users notice as soon as they take mor
 Changing the number where it is made is the smallest way. A table of numbers was discarded, since nobody
 reads it. Risk: whoever relied on the wrong number sees another one.
 """
+RESULTS = pytest.StashKey[list[str]]()
+PASSED = pytest.StashKey[list[int]]()
 TRAILERS = "Exit-condition: upstream releases the same\nForwarded: no\n"
 
 
@@ -51,6 +53,30 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if others:
         config.hook.pytest_deselected(items=others)
         items[:] = [item for item in items if item not in others]
+
+
+@pytest.fixture
+def report(request):
+    """Return a function that keeps a line, and a number of passed unit tests of patches, for the summary."""
+
+    def add(line: str, passed: int = 0) -> None:
+        request.config.stash.setdefault(RESULTS, []).append(line)
+        if passed:
+            request.config.stash.setdefault(PASSED, []).append(passed)
+
+    return add
+
+
+def pytest_terminal_summary(terminalreporter, config) -> None:
+    lines = config.stash.get(RESULTS, [])
+    if lines:
+        terminalreporter.section("unit tests of the series")
+    for line in lines:
+        terminalreporter.write_line(line)
+    if passed := config.stash.get(PASSED, []):
+        terminalreporter.write_line(
+            f"unit tests of the series: {sum(passed)} passed at {len(passed)} commits"
+        )
 
 
 def message(subject: str, body: str = BODY, trailers: str = TRAILERS) -> str:

@@ -74,7 +74,10 @@ def _parse(argv: Sequence[str]) -> tuple[ModuleType, argparse.Namespace]:
     if not argv:
         parser.print_help()
         raise SystemExit(2)
-    args = parser.parse_args(argv)
+    argv, rest = list(argv), []
+    if asked and getattr(_load(asked), "PASSES_ON", False) and "--" in argv:
+        argv, rest = argv[: argv.index("--")], argv[argv.index("--") + 1 :]
+    args = parser.parse_args(argv, argparse.Namespace(rest=rest))
     if asked is None:
         raise UsageError("no verb given", f"verbs: {', '.join(known)}")
     return _load(asked), args

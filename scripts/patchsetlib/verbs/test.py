@@ -15,6 +15,7 @@ from patchsetlib.paths import ROOT, work_dir
 from patchsetlib.verbs.run import passed_through
 
 HELP = "run all tests: of the tools, of the patches, and end to end"
+PASSES_ON = True
 # The quick ones first.
 PARTS = ("tools", "series", "e2e")
 
@@ -27,20 +28,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    extra = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
-    # argparse takes what follows "--" for bases too, and drops a "--" or not, depending on its version.
-    names = [word for word in args.base if word != "--"]
-    names = names[: len(names) - len([word for word in extra if word != "--"])]
-    chosen = [bases.load(name) for name in names or bases.all_bases()]
+    chosen = [bases.load(name) for name in args.base or bases.all_bases()]
     parts = [part for part in PARTS if not args.only or part in args.only]
-    given = any(os.path.exists(word.partition("::")[0]) for word in extra if not word.startswith("-"))
+    given = any(os.path.exists(word.partition("::")[0]) for word in args.rest if not word.startswith("-"))
     directories = [] if given else [str(_part(part)) for part in parts]
     if not given and not args.k:
         _prepare(chosen, parts)
-    options = [f"--base={name}" for name in names]
+    options = [f"--base={name}" for name in args.base]
     options += ["-k", args.k] if args.k else []
     options += ["-q"] if getattr(args, "quiet", False) else []
-    return passed_through([*_pytest(), *options, *directories, *extra], _variables())
+    return passed_through([*_pytest(), *options, *directories, *args.rest], _variables())
 
 
 def _part(name: str) -> Path:

@@ -3,14 +3,49 @@
 
 from __future__ import annotations
 
+import functools
 import os
 
 import pytest
+from building import Built, Step
 
-from patchsetlib import check, export, source, testing
+from patchsetlib import base as bases
+from patchsetlib import check, export, series, source, testing
 from patchsetlib.git import git
 
 pytestmark = pytest.mark.network
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    names = metafunc.config.getoption("--base") or bases.all_bases()
+    if "built" in metafunc.fixturenames:
+        metafunc.parametrize("built", names, indirect=True)
+    if "step" in metafunc.fixturenames:
+        steps = [(name, patch) for name in names for patch in series.names(bases.load(name))]
+        ids = [f"{name}-{series.slug(patch)}" for name, patch in steps]
+        metafunc.parametrize("step", steps, indirect=True, ids=ids)
+
+
+@pytest.fixture(scope="session")
+def build(tmp_path_factory):
+    """Return a function that gives the build of a base, always the same."""
+    return functools.cache(
+        lambda name: Built(bases.load(name), tmp_path_factory.mktemp(f"series-{name}", numbered=True))
+    )
+
+
+@pytest.fixture
+def built(request, build) -> Built:
+    return build(request.param)
+
+
+@pytest.fixture
+def step(request, build) -> Step:
+    name, patch = request.param
+    built = build(name)
+    commits = [built.start, *(entry.commit for entry in built.applied)]
+    number = [entry.patch.name for entry in built.applied].index(patch)
+    return Step(built, built.applied[number].patch, commits[number + 1], commits[number])
 
 
 def test_nothing_is_wrong_with_the_files(built):
