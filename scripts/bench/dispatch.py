@@ -317,9 +317,8 @@ def finish(executor, stuck: bool) -> dict:
     return {"stuck": False, "end": time.monotonic() - began}
 
 
-def main() -> None:
-    case, options = sys.argv[1], json.loads(sys.argv[2])
-    timeout = options.pop("timeout", 120)
+def limit(seconds: float) -> None:
+    """Raise ``Stuck`` in the main thread after so many seconds; 0 for never."""
     owner = os.getpid()
 
     def alarm(number, frame):
@@ -327,12 +326,17 @@ def main() -> None:
             raise Stuck
 
     signal.signal(signal.SIGALRM, alarm)
-    signal.setitimer(signal.ITIMER_REAL, timeout)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def main() -> None:
+    case, options = sys.argv[1], json.loads(sys.argv[2])
+    limit(options.pop("timeout", 120))
     try:
         result = {"paced": paced, "burst": burst, "start": start, "first": first}[case](**options)
     except Stuck:
         result = {"stuck": True}
-    signal.setitimer(signal.ITIMER_REAL, 0)
+    limit(0)
     print(json.dumps(result), flush=True)
     # What a stuck executor would wait for at exit never comes.
     os._exit(0)

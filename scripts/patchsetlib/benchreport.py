@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from patchsetlib import report
-from patchsetlib.bench import load, rows
+from patchsetlib.bench import NAMES, load, rows
 from patchsetlib.report import Figure
 
 _INTRODUCTION = """\
@@ -157,7 +157,7 @@ def write_index(directory: Path) -> Path:
     parts = ["# Benchmarks", "", _INTRODUCTION]
     for data in sorted(directory.glob("*.json")):
         result = json.loads(data.read_text(encoding="utf-8"))
-        if "benchmark" not in result:
+        if result.get("benchmark") not in NAMES:
             continue
         labels = list(result["subjects"])
         table = rows(load(result["benchmark"]), labels, result["runs"])

@@ -398,15 +398,21 @@ def test_gc_without_a_freeze_has_no_cycle():
     found = {
         **{"own_cycle": None, "plain_cycle": [0.001], "fork": [0.01, 0.03, 0.02], "held_total": 0.1},
         **{"collection_before": [0.2], "collection_after": [0.3], "worker_collection": [0.5]},
-        **{"worker_private": [MIB, 3 * MIB]},
+        **{"worker_private": [MIB, 3 * MIB], "stuck": False},
     }
 
     rows = values(benchgc.figures({"objects": {"100000": found}, "workers": 4}))
 
     when = "0.1 million objects"
-    assert rows[when, "scheduler", "freeze cycle without forks, longest, ms"] is None
+    assert rows[when, "scheduler", "freeze cycle without forks, longest, CPU ms"] is None
     assert rows[when, "scheduler", "one fork, median, ms"] == 20
     assert rows[when, "worker", "made private by a full collection, MiB"] == 2
+    assert rows[when, "executor", "stuck"] == 0
+
+    rows = values(benchgc.figures({"objects": {"100000": found | {"stuck": True}}, "workers": 4}))
+
+    assert rows[when, "worker", "made private by a full collection, MiB"] is None
+    assert rows[when, "executor", "stuck"] == 1
 
 
 def test_driver_that_fails_is_said(tmp_path: Path):
