@@ -17,6 +17,7 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ def run(
     start_method: str = "fork",
     patience: float = 10.0,
     log: Path | None = None,
+    started: Callable[[int], None] = lambda pid: None,
     **parameters: Any,
 ) -> dict[str, Any]:
     """
@@ -62,10 +64,13 @@ def run(
     :param source: a directory with ``airflow-core/src``, or that itself, used instead of the installed one
     :param patience: seconds without progress after which a workload is called lost
     :param log: file for what Airflow says
+    :param started: is told the process id of the scenario; killing it ends the scenario and all of its
+        processes
     :raises RuntimeError: if the scenario ends without a result, with what it said last
+    :raises subprocess.TimeoutExpired: if none of its own limits has worked
     """
     command = [interpreter, "-m", "inside.main", scenario, "--start-method", start_method]
-    with tempfile.TemporaryDirectory(prefix="faults-") as home:
+    with tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True) as home:
         env = environment.variables(interpreter) | {
             "AIRFLOW_HOME": home,
             "AIRFLOW__API_AUTH__JWT_SECRET": "faults",
@@ -74,18 +79,22 @@ def run(
             "PYTHONPATH": os.pathsep.join(map(str, [*([_sources(source)] if source else []), HERE])),
             "PYTHONUNBUFFERED": "1",
         }
-        done = processes.run(
-            [*command, "--patience", str(patience), "--parameters", json.dumps(parameters)],
-            env=env,
-            capture=True,
-            timeout=TIME_LIMIT,
-        )
-    if log is not None:
+        command += ["--patience", str(patience), "--parameters", json.dumps(parameters)]
+        out = Path(home) / "result.json"
+        log = log or Path(home) / "log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text(done.stderr, encoding="utf-8")
-    if done.returncode != 0 or not done.stdout.strip():
-        raise RuntimeError(f"{scenario} ended with {done.returncode}:\n{done.stderr[-5000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+        with (
+            out.open("wb") as stdout,
+            log.open("wb") as stderr,
+            processes.Guarded.start(command, env=env, stdout=stdout, stderr=stderr) as process,
+        ):
+            started(process.pid)
+            returncode = process.wait(TIME_LIMIT)
+        said = out.read_text(encoding="utf-8")
+        if returncode != 0 or not said:
+            last = log.read_text(encoding="utf-8", errors="replace")[-5000:]
+            raise RuntimeError(f"{scenario} ended with {returncode}:\n{last}")
+    return json.loads(said)
 
 
 def _sources(source: Path) -> Path:
@@ -94,17 +103,19 @@ def _sources(source: Path) -> Path:
     return (nested if nested.is_dir() else source).resolve()
 
 
-def table(results: dict[str, dict[str, dict[str, Any]]]) -> Table:
-    """Return the table of ``results``: variant, scenario, result."""
-    columns = ("trials", "kills", "offered", "failed", "lost", "reported_twice", "left", "longest_call_ms")
-    shown = Table("scenario", "variant", *(name.replace("_", " ") for name in columns), "raised", "hung in")
-    for variant, scenarios in results.items():
-        for result in scenarios.values():
-            for case in result["cases"]:
-                numbers = [str(case[name]) for name in columns]
-                style = "red" if case["problems"] else "green"
-                raised = str(len(case["raised"]) or "")
-                shown.add_row(case["case"], variant, *numbers, raised, ", ".join(case["hung"]), style=style)
+COLUMNS = ("trials", "kills", "offered", "failed", "lost", "reported_twice", "left", "longest_call_ms")
+
+
+def table(results: Iterable[tuple[str, dict[str, Any]]]) -> Table:
+    """Return the table of ``results``: pairs of a variant and the result of a scenario."""
+    names = (name.replace("_", " ") for name in COLUMNS)
+    shown = Table("scenario", "variant", *names, "raises", "hung in", title="LocalExecutor under faults")
+    for variant, result in results:
+        for case in result["cases"]:
+            style = "red" if case["problems"] else "green"
+            numbers = [f"{case[name]:.0f}" for name in COLUMNS]
+            raises = str(len(case["raised"]) or "")
+            shown.add_row(case["case"], variant, *numbers, raises, ", ".join(case["hung"]), style=style)
     return shown
 
 
@@ -114,11 +125,13 @@ def main() -> int:
     parser.add_argument("--python", type=Path, required=True, help="interpreter with Airflow")
     parser.add_argument("--source", type=Path, help="directory with airflow-core/src, put first on its path")
     parser.add_argument("--start-method", default="fork", choices=["fork", "forkserver", "spawn"])
-    parser.add_argument("--patience", type=float, default=10.0, help="seconds until work counts as lost")
+    parser.add_argument("--patience", type=float, help="seconds until work counts as lost")
     parser.add_argument("--log", type=Path, default=Path(tempfile.gettempdir()) / "faults.log")
     parser.add_argument("--parameters", type=json.loads, default={}, help="e.g. '{\"parallelism\": 8}'")
     args = parser.parse_args()
-    console = Console(stderr=True, width=200)
+    console = Console(stderr=True, width=180)
+    # A worker that is not forked imports Airflow before it works.
+    patience = args.patience or (10.0 if args.start_method == "fork" else 60.0)
     failed = False
     for scenario in SCENARIOS if "all" in args.scenarios else args.scenarios:
         result = run(
@@ -126,15 +139,16 @@ def main() -> int:
             args.python,
             source=args.source,
             start_method=args.start_method,
-            patience=args.patience,
+            patience=patience,
             log=args.log,
             **args.parameters,
         )
         print(json.dumps(result), flush=True)
-        console.print(table({result["airflow"]: {scenario: result}}))
+        console.print(table([(result["airflow"], result)]))
         for case in result["cases"]:
-            failed |= bool(case["problems"])
-            for problem in case["problems"]:
+            problems = case["problems"] + [f"the driver is broken: {text}" for text in case["broken"]]
+            failed |= bool(problems)
+            for problem in problems:
                 console.print(f"{case['case']}: {problem}", markup=False, highlight=False)
     console.print(f"log: {args.log}; source: {result['source']}", highlight=False)
     return 1 if failed else 0

@@ -207,7 +207,8 @@ def run(
             pass
         except BaseException as e:
             traceback.print_exc()
-            trial.problems.append(f"the driver fails: {type(e).__name__}: {e}")
+            # Not a fault of the executor, and never to be taken for one.
+            trial.result["broken"] = f"{type(e).__name__}: {e}"
         trial.tell()
     os.close(write_end)
     # The trial's own alarm comes first; this is for one that cannot even run that.
@@ -285,7 +286,8 @@ class Runner:
         for args in arguments:
             result = run(function, *args, board=self.board, limit=limit, patience=self.patience)
             results.append(result)
-            if sum(bool(result["problems"]) for result in results) >= stop_after:
+            bad = [result for result in results if result["problems"] or result.get("broken")]
+            if len(bad) >= stop_after:
                 break
         return total(name, results)
 
@@ -302,9 +304,9 @@ def total(name: str, results: list[dict[str, Any]]) -> dict[str, Any]:
         for number, result in enumerate(results)
         for problem in result["problems"]
     ]
-    for key in ("raised", "hung"):
+    for key in ("raised", "hung", "broken"):
         case[key] = sorted({value for result in results for value in _as_list(result.get(key))})
-    known = {*SUMS, *WORST, "problems", "raised", "hung", "left"}
+    known = {*SUMS, *WORST, "problems", "raised", "hung", "broken"}
     extra = [{k: v for k, v in result.items() if k not in known} for result in results]
     case["details"] = extra if any(extra) else []
     return case
