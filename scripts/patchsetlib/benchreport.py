@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from patchsetlib import report
+from patchsetlib import report, ui
 from patchsetlib.bench import NAMES, load, rows
+from patchsetlib.paths import display
 from patchsetlib.report import Figure
 
 _INTRODUCTION = """\
@@ -152,7 +153,7 @@ def write_index(directory: Path) -> Path:
     """
     Write ``README.md`` with the tables and charts of all benchmarks in ``directory``, and return it.
 
-    The tables are made anew from the raw data.
+    The tables are made anew from the raw data; what another version of the tool wrote may be left out.
     """
     parts = ["# Benchmarks", "", _INTRODUCTION]
     for data in sorted(directory.glob("*.json")):
@@ -160,7 +161,11 @@ def write_index(directory: Path) -> Path:
         if result.get("benchmark") not in NAMES:
             continue
         labels = list(result["subjects"])
-        table = rows(load(result["benchmark"]), labels, result["runs"])
+        try:
+            table = rows(load(result["benchmark"]), labels, result["runs"])
+        except (KeyError, TypeError, ValueError) as e:
+            ui.warn(f"{display(data)} is left out: written by another version of this tool ({e!r})")
+            continue
         parts += ["", f"## {title(result)}", "", *describe(result), ""]
         if failed := [record for record in result["runs"] if "error" in record]:
             parts += [f"Failed: {each['label']}, run {each['repeat']}: {each['error']}" for each in failed]

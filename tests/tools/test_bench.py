@@ -157,7 +157,7 @@ def test_airflow_that_changes_meanwhile_ends_the_benchmark(tmp_path: Path, monke
         bench.run(Fake(), [subject("stock")], {}, 1, tmp_path)
 
 
-def test_what_is_written(tmp_path: Path, monkeypatch):
+def test_what_is_written(tmp_path: Path, monkeypatch, capsys):
     subjects = [subject("stock"), subject("patched", distributions={"a": "2", "b": "1"})]
     runs = [
         {"label": label, "repeat": repeat, "x": x + repeat}
@@ -174,6 +174,8 @@ def test_what_is_written(tmp_path: Path, monkeypatch):
     benchreport.write(Fake, result, files)
     first = files.charts[1].read_bytes()
     (tmp_path / "other.json").write_text("{}")
+    older = result | {"runs": [{"label": "stock", "repeat": 1, "seconds": 9}]}
+    (tmp_path / "older.json").write_text(json.dumps(older))
     benchreport.write(Fake, result, files)
     index = (tmp_path / "README.md").read_text()
 
@@ -188,6 +190,8 @@ def test_what_is_written(tmp_path: Path, monkeypatch):
     assert "Failed: patched, run 3: it broke" in index
     assert "| now  | x    | s      | 9.5 (9.0-10.0) | 2.5 (2.0-3.0) |     0.26 better |" in index
     assert "](memory-each.svg)" in index
+    assert "older.json" not in index
+    assert "older.json is left out" in capsys.readouterr().err
 
 
 # Subjects
