@@ -460,7 +460,8 @@ def test_postgresql_lives_as_long_as_the_context(tmp_path: Path):
         one, two = server.new_database(), server.new_database()
         wrong = server.environment | {"PGPASSWORD": "wrong"}
         refused = processes.run(server.client("createdb", "x"), env=wrong, capture=True)
-        serving = [p for p in psutil.process_iter() if f"port={server.port}" in p.cmdline()]
+        listed = psutil.process_iter(["cmdline"])
+        serving = [process for process in listed if f"port={server.port}" in (process.info["cmdline"] or ())]
 
     assert one != two
     assert one.startswith("postgresql+psycopg2://airflow:")
