@@ -131,6 +131,18 @@ def test_evidence_of_the_reviewers_exists():
     assert {each for each in scenarios if f'"{each}"' not in faults} == set()
 
 
+def test_messages_and_settings_of_operators_exist():
+    text = (ROOT / "docs" / "operators.md").read_text(encoding="utf-8")
+    patches = "".join(p.read_text(encoding="utf-8") for p in ROOT.glob("airflow-core/3.1.3/*.patch"))
+    table = text[text.index("| the scheduler's log says") :].partition("\n\n")[0]
+    messages = re.findall(r"^\| `(.+?)`", table, re.MULTILINE)
+    settings = re.findall(r"^\| `\[local_executor\] (\w+)`", text, re.MULTILINE)
+    assert len(messages) == 3
+    for message in messages:
+        assert re.search(re.sub(r"\b[A-Z]\b", "%[sd]", message), patches), message
+    assert [name for name in settings if f"{name}:" not in patches] == []
+
+
 def measured() -> set[str]:
     """Return every number that the benchmarks' tables show, or that raw data without a table come to."""
     found: set[str] = set()
