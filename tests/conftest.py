@@ -46,8 +46,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    # In a background job of a shell, or under nohup, these are ignored from the start, and so they would be by
-    # every program that the tests start to see how it takes them.
+    # In a background job of a shell, or under nohup, these are ignored from the start, and then also by
+    # every program that is started here to see how it takes them.
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, handler)
