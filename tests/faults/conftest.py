@@ -106,9 +106,16 @@ def pytest_terminal_summary(terminalreporter, config) -> None:
     now = datetime.now(timezone.utc)
     path = work_dir() / "faults" / f"{now:%Y%m%dT%H%M%SZ}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = [{"variant": variant, **result} for (variant, _), result in sorted(results.items())]
+    rows = [{"variant": variant, **result} for (variant, _), result in sorted(results.items(), reverse=True)]
     path.write_text(json.dumps({"base": BASE, "results": rows}, indent=1) + "\n", encoding="utf-8")
+    # Variants of a case next to each other.
+    cases = [
+        ((row["scenario"], number), row["variant"], case)
+        for row in rows
+        for number, case in enumerate(row["cases"])
+    ]
+    cases.sort(key=lambda found: found[0])
     text = io.StringIO()
-    Console(file=text, width=160).print(driver.table((row["variant"], row) for row in rows))
+    Console(file=text, width=150).print(driver.table((variant, case) for _, variant, case in cases))
     terminalreporter.write(text.getvalue())
     terminalreporter.write_line(f"results: {display(path)}")

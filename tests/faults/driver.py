@@ -103,19 +103,19 @@ def _sources(source: Path) -> Path:
     return (nested if nested.is_dir() else source).resolve()
 
 
-COLUMNS = ("trials", "kills", "offered", "failed", "lost", "reported_twice", "left", "longest_call_ms")
+COLUMNS = ("trials", "kills", "offered", "lost", "reported_twice", "left", "longest_call_ms")
 
 
-def table(results: Iterable[tuple[str, dict[str, Any]]]) -> Table:
-    """Return the table of ``results``: pairs of a variant and the result of a scenario."""
-    names = (name.replace("_", " ") for name in COLUMNS)
-    shown = Table("scenario", "variant", *names, "raises", "hung in", title="LocalExecutor under faults")
-    for variant, result in results:
-        for case in result["cases"]:
-            style = "red" if case["problems"] else "green"
-            numbers = [f"{case[name]:.0f}" for name in COLUMNS]
-            raises = str(len(case["raised"]) or "")
-            shown.add_row(case["case"], variant, *numbers, raises, ", ".join(case["hung"]), style=style)
+def table(cases: Iterable[tuple[str, dict[str, Any]]]) -> Table:
+    """Return the table of ``cases``: pairs of a variant and a result."""
+    shown = Table(title="LocalExecutor under faults")
+    for name in ("scenario", "variant", *COLUMNS, "raises", "hung in"):
+        shown.add_column(name.replace("_", " "), justify="right" if name in COLUMNS else "left")
+    for variant, case in cases:
+        style = "red" if case["problems"] else "green"
+        numbers = [f"{case[name]:.0f}" for name in COLUMNS]
+        raises = str(len(case["raised"]) or "")
+        shown.add_row(case["case"], variant, *numbers, raises, ", ".join(case["hung"]), style=style)
     return shown
 
 
@@ -144,7 +144,7 @@ def main() -> int:
             **args.parameters,
         )
         print(json.dumps(result), flush=True)
-        console.print(table([(result["airflow"], result)]))
+        console.print(table((result["airflow"], case) for case in result["cases"]))
         for case in result["cases"]:
             problems = case["problems"] + [f"the driver is broken: {text}" for text in case["broken"]]
             failed |= bool(problems)

@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Kills random workers of its parent process at random moments until its standard input is closed.
+Kills a random worker of its parent for each ``k`` on its standard input, a random time later; ends at ``q``.
 
-Usage: ``killer.py INTERVAL SEED``; prints the process ids. Standard library only, so that it starts at once.
+Usage: ``killer.py SECONDS SEED``; SECONDS is the mean of that time. Prints the process ids. Standard library
+only, so that it starts at once.
 """
 
 from __future__ import annotations
 
 import os
 import random
-import select
 import signal
 import sys
+import time
 from pathlib import Path
 
 TITLE = b"airflow worker -- LocalExecutor"
@@ -37,7 +38,10 @@ def kill(pid: int) -> bool:
     try:
         if not Path(f"/proc/{pid}/cmdline").read_bytes().startswith(TITLE):
             return False
+        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+            return False
         signal.pidfd_send_signal(handle, signal.SIGKILL)
+        print(pid, flush=True)
         return True
     except OSError:
         return False
@@ -45,16 +49,18 @@ def kill(pid: int) -> bool:
         os.close(handle)
 
 
-def main(interval: float, seed: int) -> None:
+def main(seconds: float, seed: int) -> None:
     chance = random.Random(seed)
     parent = os.getppid()
-    while not select.select([sys.stdin], [], [], chance.expovariate(1 / interval))[0]:
-        pids = children(parent)
-        chance.shuffle(pids)
-        for pid in pids:
-            if kill(pid):
-                print(pid, flush=True)
-                break
+    while os.read(0, 1) == b"k":
+        time.sleep(chance.expovariate(1 / seconds))
+        # There may be none at this moment, or the chosen one is dead already.
+        while os.getppid() == parent and not any(map(kill, shuffled(children(parent), chance))):
+            time.sleep(0.001)
+
+
+def shuffled(pids: list[int], chance: random.Random) -> list[int]:
+    return chance.sample(pids, len(pids))
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def _overload(trial: Trial, workloads: int, size: int, parallelism: int) -> None
     pool = Pool(trial, parallelism)
     pool.start()
     # One string for all: it is the executor that is measured, not the memory of this process.
-    pool.offer(workloads, "nothing", token="x" * size)
+    pool.offer(workloads, "sleep", "0.001", token="x" * size)
     done, most_running, unaccounted = 0, 0, 0
     last = time.monotonic()
     while len(pool.reports) < workloads:

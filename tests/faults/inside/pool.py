@@ -87,6 +87,7 @@ class Pool:
         self.longest: dict[str, float] = {}
         self.longest_held_up = 0.0
         self.unknown = 0
+        self.after_beat: Callable[[], None] = lambda: None
         self._own: set[int] = set()
         self._events: list = []
         self._session = Session()
@@ -155,7 +156,9 @@ class Pool:
         return self.call("start", limit=END_LIMIT)
 
     def beat(self, own_work: float = 0.0) -> bool:
-        return self.call("heartbeat", own_work=own_work)
+        ok = self.call("heartbeat", own_work=own_work)
+        self.after_beat()
+        return ok
 
     def end(self, limit: float = END_LIMIT) -> bool:
         return self.call("end", limit=limit)
