@@ -53,9 +53,10 @@ class Outcome:
     log: Path
 
     def tail(self, lines: int = 60) -> str:
-        """Return the end of the log, to show it."""
+        """Return the end of the log without the tests that passed, to show it."""
         text = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        return "\n".join([f"the last lines of {self.log}:", *text[-lines:]])
+        rest = [line for line in text if " PASSED " not in line]
+        return "\n".join([f"the last lines of {self.log}:", *rest[-lines:]])
 
 
 def add_settings(base: Base, tree: Path) -> None:
