@@ -147,7 +147,7 @@ def measured() -> set[str]:
     """Return every number that the benchmarks' tables show, or that raw data without a table come to."""
     found: set[str] = set()
     for table in GENERATED.rglob("*.md"):
-        found |= set(re.findall(r"\d+\.\d", table.read_text(encoding="utf-8")))
+        found |= set(re.findall(r"\d+\.\d+", table.read_text(encoding="utf-8")))
     for data in GENERATED.rglob("imports.json"):
         raw = json.loads(data.read_text(encoding="utf-8"))
         sizes = [entry[0] for entry in raw["scheduler"]["packages"].values()]
@@ -161,7 +161,8 @@ def measured() -> set[str]:
 
 
 @pytest.mark.parametrize("document", [d for d in DOCUMENTS if not d.is_relative_to(GENERATED)], ids=name)
-def test_memory_figures_are_in_the_raw_data(document):
-    figures = re.findall(r"(\d[\d.,]*)(?: to (\d[\d.,]*))? MiB", document.read_text(encoding="utf-8"))
+def test_measured_figures_are_in_the_raw_data(document):
+    text = document.read_text(encoding="utf-8")
+    figures = re.findall(r"(\d[\d.,]*)(?: to (\d[\d.,]*))? (?:MiB|ms)\b", text)
     figures = [figure for pair in figures for figure in pair if figure]
     assert set(figures) - measured() == set()
