@@ -15,6 +15,7 @@ A benchmark is a module (``benchmemory`` and others) with
 from __future__ import annotations
 
 import importlib
+import re
 import shutil
 import statistics
 from collections.abc import Callable, Iterator, Sequence
@@ -65,11 +66,12 @@ def run(
     :param save: called with the records so far after each run, so that an interruption loses none
     """
     by_label = {subject.label: subject for subject in subjects}
+    numbers = {label: number for number, label in enumerate(by_label, 1)}
     runs: list[dict] = []
     with module.runner(subjects, options, directory) as one:
         for repeat, label in schedule(list(by_label), repeats):
             ui.info(f"{label}: run {repeat} of {repeats}")
-            home = directory / f"{label.replace(' ', '-').replace('/', '-')}-{repeat}"
+            home = directory / f"{repeat}.{numbers[label]}-{re.sub(r'[^A-Za-z0-9.]+', '-', label)}"
             record: dict = {"label": label, "repeat": repeat, "load_before": report.load()}
             by_label[label].check()
             try:

@@ -133,7 +133,7 @@ def test_failed_run_is_recorded_and_its_files_are_kept(tmp_path: Path, capsys):
     subjects = [subject("stock"), subject("patches 1-2")]
 
     runs = bench.run(
-        Fake(("patches-1-2-1",)), subjects, {}, 2, tmp_path, lambda runs: saved.append(len(runs))
+        Fake(("1.2-patches-1-2",)), subjects, {}, 2, tmp_path, lambda runs: saved.append(len(runs))
     )
 
     assert [(run["label"], run["repeat"], run.get("error")) for run in runs] == [
@@ -144,7 +144,7 @@ def test_failed_run_is_recorded_and_its_files_are_kept(tmp_path: Path, capsys):
     ]
     assert saved == [1, 2, 3, 4]
     assert bench.failures(runs) == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["patches-1-2-1", "patches-1-2-1-dags"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1.2-patches-1-2", "1.2-patches-1-2-dags"]
     assert "patches 1-2: run 1 failed: it broke; mend it" in capsys.readouterr().err
 
 
