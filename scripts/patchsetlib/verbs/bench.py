@@ -75,14 +75,19 @@ def run(args: argparse.Namespace) -> int:
 
     # What there is after each run; only the end of the benchmark replaces what is in the output directory.
     partial = directory / f"{files.stem}-partial.json"
-    runs = bench.run(
-        module,
-        measured,
-        options,
-        args.repeats,
-        directory,
-        save=lambda runs: report.write_json(partial, result(runs)),
-    )
+    try:
+        runs = bench.run(
+            module,
+            measured,
+            options,
+            args.repeats,
+            directory,
+            save=lambda runs: report.write_json(partial, result(runs)),
+        )
+    except BaseException:
+        if partial.exists():
+            ui.info(f"the runs so far are in {display(partial)}")
+        raise
     labels = [subject.label for subject in measured]
     table = bench.rows(module, labels, runs)
     if not table:
