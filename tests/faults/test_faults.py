@@ -37,6 +37,7 @@ SCENARIOS = {
         "killed at a random moment of receiving": FAILS,
         "killed while reporting": FAILS,
         "killed at a random moment of reporting": FAILS,
+        "all killed after reporting": FAILS,
     },
     "storm": {"workers killed at random moments": FAILS},
     "scheduler_killed": {

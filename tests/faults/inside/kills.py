@@ -58,6 +58,7 @@ def busy_killed(run: Runner, parallelism: int = 4, random_trials: int = 10) -> l
         run.case("killed at a random moment of receiving", _kill_receiving_at_random, seeds),
         run.case("killed while reporting", _kill_reporting, [(parallelism,)] * 2),
         run.case("killed at a random moment of reporting", _kill_reporting_at_random, seeds),
+        run.case("all killed after reporting", _kill_after_reporting, [(parallelism,)]),
     ]
 
 
@@ -163,4 +164,20 @@ def _kill_reporting_at_random(trial: Trial, parallelism: int, seed: int) -> None
         time.sleep(chance.uniform(0, 0.002))
         pool.kill(trial.board.entry(victim).pid, signal.SIGKILL)
         pool.settle(running)
+    pool.goes_on()
+
+
+def _kill_after_reporting(trial: Trial, parallelism: int) -> None:
+    """Kill workers whose reports have not been read yet: what they have told counts."""
+    pool = Pool(trial, parallelism)
+    pool.start()
+    pool.fill()
+    running = pool.busy("wait", "1")
+    trial.board.open(1)
+    trial.eventually(pool.all_idle, "not all workers are idle")
+    for pid in pool.idle():
+        pool.kill(pid, signal.SIGKILL)
+    pool.settle(running)
+    states = {pool.states[index] for index in running}
+    trial.expect(states == {"success"}, f"reported as {sorted(states)}")
     pool.goes_on()
