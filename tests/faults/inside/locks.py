@@ -9,13 +9,12 @@ code needs none, and stands tasks that do.
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 from inside import tasks
@@ -57,13 +56,9 @@ KINDS: dict[str, Callable[[], list[Any]]] = {
 
 def locks(run: Runner, parallelism: int = 4) -> list[dict]:
     """Hold locks in a thread while workers are started and while they are replaced."""
-    kinds = list(KINDS)
-    if multiprocessing.get_start_method() != "fork":
-        # The scheduler itself needs it then.
-        kinds.remove("of the resource tracker")
     cases = [
         run.case(f"thread holds a lock {kind} at the fork", _hold, [(parallelism, kind)], limit=40)
-        for kind in kinds
+        for kind in KINDS
     ]
     return [
         *cases,
@@ -72,45 +67,43 @@ def locks(run: Runner, parallelism: int = 4) -> list[dict]:
     ]
 
 
-@contextmanager
-def held(locks: list[Any]) -> Iterator[None]:
-    """Have a thread hold all ``locks``."""
-    holds, release = threading.Event(), threading.Event()
+class Holder:
+    """
+    A thread that holds locks at every fork of this process, and at no other time.
 
-    def hold() -> None:
-        with ExitStack() as stack:
-            for lock in locks:
-                stack.enter_context(lock)
-            holds.set()
-            release.wait()
+    So this process itself never waits for it, and it is as if each fork had hit the one wrong moment.
+    """
 
-    thread = threading.Thread(target=hold, daemon=True)
-    thread.start()
-    holds.wait()
-    try:
-        yield
-    finally:
-        release.set()
-        thread.join()
+    def __init__(self, locks: list[Any]):
+        self._locks = locks
+        self._wanted, self._held, self._done, self._released = (threading.Semaphore(0) for _ in range(4))
+        threading.Thread(target=self._run, daemon=True).start()
+        os.register_at_fork(before=self._hold, after_in_parent=self._release)
 
+    def _run(self) -> None:
+        while True:
+            self._wanted.acquire()
+            with ExitStack() as stack:
+                for lock in self._locks:
+                    stack.enter_context(lock)
+                self._held.release()
+                self._done.acquire()
+            self._released.release()
 
-def _be_quiet_here() -> None:
-    """Have this process log nothing: it would wait for what its own thread holds. Workers do log."""
-    here = os.getpid()
-    for handler in _handlers():
-        handler.addFilter(lambda record: os.getpid() != here)
+    def _hold(self) -> None:
+        self._wanted.release()
+        self._held.acquire()
+
+    def _release(self) -> None:
+        self._done.release()
+        self._released.acquire()
 
 
 def _hold(trial: Trial, parallelism: int, kind: str) -> None:
-    _be_quiet_here()
+    Holder(KINDS[kind]())
     pool = Pool(trial, parallelism)
-    with held(KINDS[kind]()):
-        pool.start()
-        if not pool.workers():
-            # Workers are made when there is work.
-            pool.offer(parallelism, "nothing")
-            pool.beat()
-    # More than enough: those that are wedged take none.
+    pool.start()
+    # All of them: one that is wedged starts none.
     pool.busy("wait", "1")
     trial.board.open(1)
     pool.settle()
@@ -140,11 +133,11 @@ def _write(trial: Trial, parallelism: int) -> None:
 
 def _wedged(trial: Trial, parallelism: int) -> None:
     """Let the tasks themselves be lost to such a lock: that must not take the executor with them."""
+    Holder([tasks.lock])
     pool = Pool(trial, parallelism)
-    with held([tasks.lock]):
-        pool.start()
-        wedged = pool.offer(parallelism, "lock")
-        pool.until(lambda: all(trial.board.entry(index).starts for index in wedged), "not all tasks start")
+    pool.start()
+    wedged = pool.offer(parallelism, "lock")
+    pool.until(lambda: all(trial.board.entry(index).starts for index in wedged), "not all tasks start")
     pool.offer(parallelism, "nothing")
     for _ in range(50):
         pool.beat()
