@@ -8,7 +8,7 @@ import shutil
 import time
 
 import pytest
-from conftest import BODY, TRAILERS, tree_of, user_git
+from sampleset import BODY, TRAILERS, tree_of, user_git
 
 from patchsetlib import check, series
 from patchsetlib.check import AUTHOR

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import CARRIED, tree_of, user_git
+from sampleset import CARRIED, tree_of, user_git
 
 import patchsetlib.base
 from patchsetlib import source

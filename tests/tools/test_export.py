@@ -7,7 +7,7 @@ import signal
 import subprocess
 
 import pytest
-from conftest import MODULE, tree_of, user_git
+from sampleset import MODULE, tree_of, user_git
 
 FIRST = "airflow-core/src/airflow/first.py"
 TEST = "airflow-core/tests/unit/test_more.py"

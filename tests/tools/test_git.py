@@ -4,7 +4,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from conftest import user_git
+from sampleset import user_git
 
 from patchsetlib import git as gitlib
 from patchsetlib.errors import PatchsetError

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import BODY, NOT_CARRIED
+from sampleset import BODY, NOT_CARRIED
 
 import patchsetlib.base
 from patchsetlib import series

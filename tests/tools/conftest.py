@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The small patch set, with and without patches: made once, and copied for each test."""
+
+from __future__ import annotations
+
+import pytest
+import sampleset
+from sampleset import Repository
+
+
+@pytest.fixture(scope="session")
+def _pristine(tmp_path_factory) -> Repository:
+    return sampleset.make(tmp_path_factory.mktemp("pristine"))
+
+
+@pytest.fixture(scope="session")
+def _with_series(_pristine, tmp_path_factory) -> Repository:
+    return sampleset.make_with_series(_pristine, tmp_path_factory.mktemp("with-series"))
+
+
+@pytest.fixture
+def empty(_pristine, tmp_path) -> Repository:
+    """A patch set whose series has no patches."""
+    return sampleset.copy(_pristine, tmp_path)
+
+
+@pytest.fixture
+def repository(_with_series, tmp_path) -> Repository:
+    """A patch set with three patches; the last two change a file that an sdist does not carry."""
+    return sampleset.copy(_with_series, tmp_path)

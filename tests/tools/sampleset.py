@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A small patch set to test the tools on: real git, a real sdist, a real upstream repository, no network."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+
+MODULE = "".join(f"def step_{n}():\n    return {n}\n\n\n" for n in range(20))
+CARRIED = {
+    "pyproject.toml": "[project]\nname = 'demo-core'\n",
+    "src/airflow/first.py": MODULE,
+    "src/airflow/second.py": MODULE,
+}
+NOT_CARRIED = {
+    "docs/guide.rst": "Guide\n=====\n\nHow it works today.\n",
+    "tests/unit/test_first.py": "def test_first():\n    assert True\n",
+}
+BODY = """\
+The problem is that step 3 is wrong, which users notice as soon as they take more than two steps in a row.
+
+Changing the number where it is made is the smallest way. A table of numbers was discarded, since nobody
+reads it. Risk: whoever relied on the wrong number sees another one.
+"""
+TRAILERS = "Exit-condition: upstream releases the same\nForwarded: no\n"
+
+
+def message(subject: str, body: str = BODY, trailers: str = TRAILERS) -> str:
+    """Return a commit message that check has nothing to say about."""
+    return f"{subject}\n\n{body}\n{trailers}"
+
+
+def user_git(*args: str | Path, cwd: Path, **env: str) -> str:
+    """Run git as a user would, with nothing set but an identity."""
+    identity = {
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_AUTHOR_NAME": "Some User",
+        "GIT_AUTHOR_EMAIL": "user@invalid",
+        "GIT_COMMITTER_NAME": "Some User",
+        "GIT_COMMITTER_EMAIL": "user@invalid",
+    }
+    done = subprocess.run(
+        ["git", *map(str, args)], cwd=cwd, env=os.environ | identity | env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, f"git {args}: {done.stderr}"
+    return done.stdout.strip()
+
+
+def tree_of(directory: Path) -> dict[str, bytes]:
+    """Return the content of every file below ``directory``, to see that nothing changed."""
+    return {
+        str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()
+    }
+
+
+@dataclass
+class Repository:
+    """A copy of the patch set's tools with a base of its own, called 1.0."""
+
+    root: Path
+    upstream: Path
+    """A full clone of what the base was released from."""
+    env: dict[str, str] = field(default_factory=lambda: dict(os.environ))
+
+    @property
+    def base(self) -> Path:
+        return self.root / "airflow-core" / "1.0"
+
+    @property
+    def source(self) -> Path:
+        """Where checkout puts a tree unless told otherwise."""
+        return self.root / "work" / "1.0" / "source"
+
+    @property
+    def patches(self) -> list[Path]:
+        return sorted(self.base.glob("*.patch"))
+
+    def command(self, *args: str | Path) -> list[str]:
+        return [sys.executable, "-I", str(self.root / "scripts" / "patchsetlib"), *map(str, args)]
+
+    def run(self, *args: str | Path, **options) -> subprocess.CompletedProcess[str]:
+        """Run the tool."""
+        options = {"cwd": self.root, "env": self.env, "stdin": subprocess.DEVNULL} | options
+        return subprocess.run(self.command(*args), capture_output=True, text=True, **options)
+
+    def ok(self, *args: str | Path, **options) -> str:
+        """Run the tool, which must succeed, and return its stdout."""
+        done = self.run(*args, **options)
+        assert done.returncode == 0, f"{args}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def fails(self, *args: str | Path, code: int = 1, **options) -> str:
+        """Run the tool, which must fail with one clear line, and return that line."""
+        done = self.run("--quiet", *args, **options)
+        assert done.returncode == code, f"{args}: {done.returncode} {done.stdout}{done.stderr}"
+        lines = [line for line in done.stderr.splitlines() if not line.startswith("warning: ")]
+        assert len(lines) == 1, done.stderr
+        assert lines[0].startswith("patchset: ")
+        assert "Traceback" not in done.stderr
+        return lines[0]
+
+    def commit(self, tree: Path, subject: str, files: dict[str, str], **parts: str) -> None:
+        """Commit ``files`` (monorepo path to text) in a tree, as a user would."""
+        for name, text in files.items():
+            path = tree / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        user_git("add", "--all", cwd=tree)
+        (tree.parent / "message").write_text(message(subject, **parts), encoding="utf-8")
+        user_git("commit", "--quiet", "--file", tree.parent / "message", cwd=tree)
+
+
+def _archive(directory: Path) -> Path:
+    """Write the sdist of the small project and return its path."""
+    path = directory / "demo_core-1.0.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        for name, text in {"PKG-INFO": "Name: demo-core\n", **CARRIED}.items():
+            member = tarfile.TarInfo(f"demo_core-1.0/{name}")
+            member.size = len(text.encode())
+            member.mode = 0o644
+            tar.addfile(member, io.BytesIO(text.encode()))
+    return path
+
+
+def _upstream(directory: Path) -> str:
+    """Make the repository that the small project was released from and return the commit of its tag."""
+    directory.mkdir()
+    user_git("init", "--quiet", cwd=directory)
+    # A clone's own attributes change hunk headers, unless an export sees to it that they do not.
+    (directory / ".gitattributes").write_text("*.py diff=tex\n*.rst -diff\n", encoding="utf-8")
+    for name, text in (CARRIED | NOT_CARRIED).items():
+        path = directory / "airflow-core" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    user_git("add", "--all", cwd=directory)
+    date = {"GIT_AUTHOR_DATE": "@1700000000 +0000", "GIT_COMMITTER_DATE": "@1700000000 +0000"}
+    user_git("commit", "--quiet", "--message", "Release 1.0", cwd=directory, **date)
+    user_git("tag", "1.0", cwd=directory)
+    return user_git("rev-parse", "HEAD", cwd=directory)
+
+
+def _base_toml(commit: str, sha256: str) -> str:
+    artifact = f'project = "demo-core"\nversion = "1.0"\nsha256 = "{sha256}"\n'
+    return (
+        f'version = "1.0"\n[git]\ntag = "1.0"\ncommit = "{commit}"\n'
+        '[python]\nrange = ">=3.10"\nexclude-newer = "2025-01-01T00:00:00Z"\n'
+        f'[sdist]\n{artifact}date = "2025-01-01T00:00:00+00:00"\n[wheel]\n{artifact}'
+    )
+
+
+def copy(repository: Repository, directory: Path) -> Repository:
+    top = directory / repository.root.parent.name
+    shutil.copytree(repository.root.parent, top, symlinks=True)
+    home = directory / "home"
+    home.mkdir()
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("GIT_", "PATCHSET_", "XDG_", "PYTHON"))}
+    # No index can be reached: whatever is not in work/downloads is an error.
+    offline = {"HOME": str(home), "UV_OFFLINE": "1", "COLUMNS": "500"}
+    return Repository(top / "set", top / "upstream", env | offline)
+
+
+def make(directory: Path) -> Repository:
+    """Make a patch set whose series has no patches."""
+    # The space and the non-ASCII letter are part of every test.
+    top = directory / "patch sét"
+    root, upstream = top / "set", top / "upstream"
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(SCRIPTS, root / "scripts", ignore=ignore)
+    commit = _upstream(upstream)
+    archive = _archive(top)
+    sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
+    downloads = root / "work" / "downloads" / sha256
+    downloads.mkdir(parents=True)
+    shutil.move(archive, downloads)
+    repository = Repository(root, upstream)
+    repository.base.mkdir(parents=True)
+    (repository.base / "base.toml").write_text(_base_toml(commit, sha256), encoding="utf-8")
+    (repository.base / "series").write_text("# The patches of 1.0.\n\n", encoding="utf-8")
+    return repository
+
+
+def make_with_series(pristine: Repository, directory: Path) -> Repository:
+    """Copy the patch set and give it three patches; the last two change a file that an sdist lacks."""
+    repository = copy(pristine, directory)
+    tree = repository.root.parent / "full"
+    repository.ok("checkout", "1.0", "--source", repository.upstream, "--dir", tree)
+    first, second, guide, test = (
+        "airflow-core/src/airflow/first.py",
+        "airflow-core/src/airflow/second.py",
+        "airflow-core/docs/guide.rst",
+        "airflow-core/tests/unit/test_{}.py",
+    )
+    repository.commit(
+        tree,
+        "[demo] Take the third step right",
+        {
+            first: MODULE.replace("return 3\n", "return 33\n"),
+            test.format("third"): "def test_third():\n    pass\n",
+        },
+    )
+    repository.commit(
+        tree,
+        "Take the seventh step right and say so in the guide",
+        {
+            second: MODULE.replace("return 7\n", "return 77\n"),
+            test.format("seventh"): "def test_seventh():\n    pass\n",
+            guide: NOT_CARRIED["docs/guide.rst"].replace("today", "since step 7"),
+        },
+    )
+    repository.commit(
+        tree, "Say in the guide what a step is", {guide: "Guide\n=====\n\nWhat a step is — briefly.\n"}
+    )
+    repository.ok("export", "1.0", "--dir", tree)
+    user_git("worktree", "remove", "--force", tree, cwd=repository.upstream)
+    user_git("branch", "-D", "patchset/1.0", cwd=repository.upstream)
+    user_git("tag", "-d", "patchset-base/1.0", cwd=repository.upstream)
+    return repository
