@@ -257,7 +257,9 @@ def test_bad_against_is_said_before_anything_is_built(three: bases.Base, text: s
         "",
     ],
 )
-def test_bad_options_are_one_line(line: str, capsys):
+def test_bad_options_are_one_line(line: str, capsys, monkeypatch):
+    # Called in this process, it must not take over the signals of the test run.
+    monkeypatch.setattr(cli, "_catch_signals", lambda: None)
     assert cli.main(["bench", *line.split()]) == 2
 
     assert len(capsys.readouterr().err.splitlines()) == 1
