@@ -52,7 +52,11 @@ def _options(options: dict) -> Iterator[tuple[str, str]]:
 
 
 def describe(result: dict) -> list[str]:
-    """Return what a reader must know of how the figures came about, as lines of Markdown."""
+    """
+    Return what a reader must know of how the figures came about, as lines of Markdown.
+
+    ``note`` in the raw data is for what happened outside of the tool; the tool itself writes none.
+    """
     machine, repeats = result["machine"], result["repeats"]
     pythons = sorted({subject["python"] for subject in result["subjects"].values()})
     often = "One run each."
@@ -63,6 +67,8 @@ def describe(result: dict) -> list[str]:
         f"{machine['memory'] / 2**30:.0f} GiB, {machine['system']} {machine['kernel']}, "
         f"Python {' and '.join(pythons)}, {result['created'][:10]}."
     ]
+    if note := result.get("note"):
+        lines.append(note)
     for label, subject in result["subjects"].items():
         line = f"- {label}: Airflow {subject['airflow']}"
         if subject["commits"]:
