@@ -46,7 +46,7 @@ class Outcome:
     """What a run of pytest came to."""
 
     passed: int
-    failed: int
+    failed: tuple[str, ...]
     """Tests that failed and modules that could not be collected."""
     skipped: int
     seconds: float
@@ -121,7 +121,7 @@ def run_unit_tests(
     scratch: Path,
     *,
     backwards: bool = False,
-    test_limit: int = TEST_LIMIT,
+    first_failure: bool = False,
 ) -> Outcome:
     """
     Run the test modules ``files`` of ``tree``; nothing of it runs any more afterwards.
@@ -131,7 +131,7 @@ def run_unit_tests(
     :param database: as made by ``migrated_database``; a copy is used
     :param scratch: directory to create, for the log and Airflow's home
     :param backwards: run the last test first
-    :param test_limit: seconds after which a single test has failed
+    :param first_failure: stop at the first one
     :raises PatchsetError: if it takes longer than ``LIMIT`` seconds, or does not get as far as running tests
     """
     python = environment.test_python(base)
@@ -147,7 +147,8 @@ def run_unit_tests(
         *(python, "-m", "pytest", "-c", tree / "pyproject.toml", "--rootdir", tree),
         *("--disable-capture-warnings", "--color=no", "--continue-on-collection-errors"),
         *("-p", "no:cacheprovider", "--basetemp", scratch / "tmp", "--junit-xml", report),
-        *(f"--{phase}-timeout={test_limit}" for phase in ("setup", "execution", "teardown")),
+        *(f"--{phase}-timeout={TEST_LIMIT}" for phase in ("setup", "execution", "teardown")),
+        *(["--maxfail=1"] if first_failure else []),
         *files,
     ]
     try:
@@ -171,10 +172,13 @@ def _variables(python: Path, home: Path) -> dict[str, str]:
 
 def _outcome(report: Path, log: Path) -> Outcome:
     (suite,) = ElementTree.parse(report).getroot().iter("testsuite")
-    counted = {name: int(suite.attrib[name]) for name in ("tests", "failures", "errors", "skipped")}
-    failed = counted["failures"] + counted["errors"]
-    passed = counted["tests"] - failed - counted["skipped"]
-    return Outcome(passed, failed, counted["skipped"], float(suite.attrib["time"]), log)
+    bad, skipped, cases = [], 0, 0
+    for case in suite.iter("testcase"):
+        cases += 1
+        skipped += case.find("skipped") is not None
+        if case.find("failure") is not None or case.find("error") is not None:
+            bad.append(f"{case.attrib['classname'].rpartition('.')[2]}::{case.attrib['name']}".lstrip(":"))
+    return Outcome(cases - len(bad) - skipped, tuple(bad), skipped, float(suite.attrib["time"]), log)
 
 
 def changed_files(tree: Path, start: str, commit: str, *patterns: str) -> list[str]:
