@@ -9,6 +9,7 @@ from sampleset import user_git
 from patchsetlib import git as gitlib
 from patchsetlib.errors import PatchsetError
 from patchsetlib.git import GitError, call, git
+from patchsetlib.paths import display
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +43,7 @@ def test_output_is_byte_for_byte(tree):
 def test_essential_line_of_an_error(tree):
     with pytest.raises(GitError) as error:
         git("rev-parse", "--verify", "nothing", cwd=tree)
-    assert error.value.problem == f"git rev-parse in {tree}: Needed a single revision"
+    assert error.value.problem == f"git rev-parse in {display(tree)}: Needed a single revision"
     assert "fatal: Needed a single revision" in error.value.stderr
     assert git("rev-parse", "--verify", "nothing", cwd=tree, check=False) == ""
 
