@@ -23,7 +23,7 @@ def test_{part}_has_a_base_option(request):
 def tests(empty):
     """A patch set in which two tests of each part pass."""
     shutil.copy(ROOT / "pyproject.toml", empty.root)
-    for part in ("tools", "series", "e2e"):
+    for part in ("tools", "series", "faults", "e2e"):
         directory = empty.root / "tests" / part
         directory.mkdir(parents=True)
         (directory / f"test_{part}.py").write_text(PASSES.format(part=part))
@@ -36,8 +36,8 @@ def test_all_parts_in_one_run_and_its_summary_last(tests, tmp_path):
     out = tests.ok("test", "-k", "passes", cwd=tmp_path)
     lines = out.splitlines()
     order = [line.split("test_")[1].split(".py")[0] for line in lines if ".py ." in line]
-    assert order == ["tools", "series", "e2e"]
-    assert "3 passed, 3 deselected" in lines[-1]
+    assert order == ["tools", "series", "faults", "e2e"]
+    assert "4 passed, 4 deselected" in lines[-1]
 
 
 def test_one_part(tests):

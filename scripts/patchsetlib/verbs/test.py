@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``test``: the tests of the tools, of the patches, and end to end, in one run of pytest."""
+"""``test``: the tests of the tools, of the patches, of faults, and end to end, in one run of pytest."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from patchsetlib.errors import PatchsetError
 from patchsetlib.paths import ROOT, work_dir
 from patchsetlib.verbs.run import passed_through
 
-HELP = "run all tests: of the tools, of the patches, and end to end"
+HELP = "run all tests: of the tools, of the patches, of faults, and end to end"
 PASSES_ON = True
 # The quick ones first.
-PARTS = ("tools", "series", "e2e")
+PARTS = ("tools", "series", "faults", "e2e")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +52,7 @@ def _prepare(chosen: list[bases.Base], parts: list[str]) -> None:
     for base in chosen:
         if "series" in parts:
             environment.test_python(base)
-        if "e2e" in parts:
+        if "faults" in parts or "e2e" in parts:
             environment.python(base, patched=False)
             environment.python(base, patched=True)
 
