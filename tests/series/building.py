@@ -43,7 +43,7 @@ class Built:
         return tree
 
     def run(self, tree: Path, files: list[str], **options) -> Outcome:
-        scratch = self.directory / "-".join([tree.name, *options, "run"])
+        scratch = self.directory / f"{tree.name}-run"
         return testing.run_unit_tests(self.base, tree, files, self.database, scratch, **options)
 
     def unit_tests(self, commit: str) -> list[str]:
