@@ -37,8 +37,9 @@ def pytest_collection_modifyitems(items):
 """
 # Seconds for a whole run: many times what any needs, nothing but a deadlock takes as long.
 LIMIT = 300.0
-# Seconds that upstream's CI gives a single test.
+# Seconds that upstream's CI gives a single test, and seconds for one of which only the failure is of interest.
 TEST_LIMIT = 60
+SHORT_TEST_LIMIT = 20
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def run_unit_tests(
     :param database: as made by ``migrated_database``; a copy is used
     :param scratch: directory to create, for the log and Airflow's home
     :param backwards: run the last test first
-    :param first_failure: stop at the first one
+    :param first_failure: stop at the first one, and do not wait long for a test that hangs
     :raises PatchsetError: if it takes longer than ``LIMIT`` seconds, or does not get as far as running tests
     """
     python = environment.test_python(base)
@@ -143,11 +144,12 @@ def run_unit_tests(
     variables = _variables(python, home) | {"AIRFLOW_SOURCES": str(tree)}
     if backwards:
         variables["PATCHSET_REVERSED"] = "1"
+    limit = SHORT_TEST_LIMIT if first_failure else TEST_LIMIT
     command = [
         *(python, "-m", "pytest", "-c", tree / "pyproject.toml", "--rootdir", tree),
         *("--disable-capture-warnings", "--color=no", "--continue-on-collection-errors"),
         *("-p", "no:cacheprovider", "--basetemp", scratch / "tmp", "--junit-xml", report),
-        *(f"--{phase}-timeout={TEST_LIMIT}" for phase in ("setup", "execution", "teardown")),
+        *(f"--{phase}-timeout={limit}" for phase in ("setup", "execution", "teardown")),
         *(["--maxfail=1"] if first_failure else []),
         *files,
     ]
