@@ -37,7 +37,7 @@ def pytest_collection_modifyitems(items):
 """
 # Seconds for a whole run: many times what any needs, nothing but a deadlock takes as long.
 LIMIT = 300.0
-# Seconds that upstream's CI gives a single test, and seconds for one of which only the failure is of interest.
+# Seconds that upstream's CI gives a single test, and seconds for one of which only a failure is of interest.
 TEST_LIMIT = 60
 SHORT_TEST_LIMIT = 20
 
