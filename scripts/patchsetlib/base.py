@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A base: the Airflow release that a series of patches is for, as ``airflow-core/<base>/base.toml`` says."""
+"""
+A base: the Airflow that a series of patches is for, as ``airflow-core/<base>/base.toml`` says.
+
+It is a release, with sdist and wheel, or a commit of upstream's repository, which has neither.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+UPSTREAM = "https://github.com/apache/airflow"
+
 
 @dataclass(frozen=True)
 class Artifact:
@@ -28,6 +34,21 @@ class Artifact:
 
 
 @dataclass(frozen=True)
+class Release:
+    """What a release has and a mere commit has not."""
+
+    tag: str
+    date: str
+    """Date of the base commit in an sdist tree, RFC 3339."""
+    cutoff: str
+    """Newest upload date of a dependency, for ``uv --exclude-newer``."""
+    sdist: Artifact
+    wheel: Artifact
+    config_sdist: Artifact | None
+    """The sdist that carries upstream's root ``pyproject.toml`` (ruff configuration)."""
+
+
+@dataclass(frozen=True)
 class Base:
     """One base, as its ``base.toml`` describes it."""
 
@@ -37,19 +58,49 @@ class Base:
     package: str
     """Directory of the patched distribution in the monorepo, e.g. ``airflow-core``."""
     version: str
-    tag: str
+    """Of the release; of a commit, what its sources call themselves."""
+    repository: str
+    """URL of upstream's repository."""
     commit: str
-    """Upstream commit the release was built from."""
-    date: str
-    """Date of the base commit in an sdist tree, RFC 3339."""
+    """Upstream's commit: the one that the release was built from, or the base itself."""
     python: str
-    """Range of Python versions of the release, as a version specifier."""
-    cutoff: str
-    """Newest upload date of a dependency, for ``uv --exclude-newer``."""
-    sdist: Artifact
-    wheel: Artifact
-    config_sdist: Artifact | None
-    """The sdist that carries upstream's root ``pyproject.toml`` (ruff configuration)."""
+    """Range of Python versions, as a version specifier."""
+    released: Release | None
+    """None if the base is a commit; whoever needs a release takes ``release``."""
+
+    @property
+    def release(self) -> Release:
+        """
+        What only a release has.
+
+        :raises PatchsetError: if the base is a commit
+        """
+        if self.released is None:
+            raise PatchsetError(
+                f"the base {self.name} is a commit of upstream, which has no sdist and no wheel",
+                "this needs the base of a release; patchset status lists the bases",
+            )
+        return self.released
+
+    @property
+    def date(self) -> str:
+        return self.release.date
+
+    @property
+    def cutoff(self) -> str:
+        return self.release.cutoff
+
+    @property
+    def sdist(self) -> Artifact:
+        return self.release.sdist
+
+    @property
+    def wheel(self) -> Artifact:
+        return self.release.wheel
+
+    @property
+    def config_sdist(self) -> Artifact | None:
+        return self.release.config_sdist
 
     @property
     def series_file(self) -> Path:
@@ -68,6 +119,19 @@ class Base:
 
 def _artifact(table: dict, kind: str) -> Artifact:
     return Artifact(table["project"], table["version"], kind, table["sha256"])
+
+
+def _release(data: dict) -> Release | None:
+    if "sdist" not in data and "wheel" not in data and "tag" not in data["git"]:
+        return None
+    return Release(
+        tag=data["git"]["tag"],
+        date=data["sdist"]["date"],
+        cutoff=data["python"]["exclude-newer"],
+        sdist=_artifact(data["sdist"], "sdist"),
+        wheel=_artifact(data["wheel"], "wheel"),
+        config_sdist=_artifact(data["config-sdist"], "sdist") if "config-sdist" in data else None,
+    )
 
 
 def all_bases() -> list[str]:
@@ -93,14 +157,10 @@ def load(name: str) -> Base:
             directory=directory,
             package="airflow-core",
             version=data["version"],
-            tag=data["git"]["tag"],
+            repository=data["git"].get("repository", UPSTREAM),
             commit=data["git"]["commit"],
-            date=data["sdist"]["date"],
             python=data["python"]["range"],
-            cutoff=data["python"]["exclude-newer"],
-            sdist=_artifact(data["sdist"], "sdist"),
-            wheel=_artifact(data["wheel"], "wheel"),
-            config_sdist=_artifact(data["config-sdist"], "sdist") if "config-sdist" in data else None,
+            released=_release(data),
         )
     except (OSError, ValueError, TypeError) as e:
         raise PatchsetError(f"{path}: {e}", "restore it with git checkout") from e

@@ -10,12 +10,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from patchsetlib import clone as clones
+from patchsetlib import codemods, series, source
 from patchsetlib import git as gitlib
-from patchsetlib import series, source
 from patchsetlib.base import Base
 from patchsetlib.errors import PatchsetError
 from patchsetlib.export import format_commits, format_file
-from patchsetlib.git import call
+from patchsetlib.git import call, git
 from patchsetlib.paths import display
 from patchsetlib.series import Patch
 
@@ -34,6 +35,7 @@ _TRAILERS = (
     "Applied-Upstream",
     "Depends-on",
     "Tests",
+    codemods.TRAILER,
 )
 _SAYS = (
     (re.compile(r"\brisk", re.IGNORECASE), "names no risk (say what could go wrong, with the word 'risk')"),
@@ -55,10 +57,12 @@ class Finding:
         return f"{display(self.file)}: {self.problem}"
 
 
-def check(base: Base) -> Iterator[Finding]:
+def check(base: Base, clone: Path | None = None) -> Iterator[Finding]:
     """
     Yield everything that is wrong with the series of ``base``.
 
+    :param clone: of upstream's repository; without one the patches for a commit are not applied, and of those
+        for a release not the parts that the sdist does not carry
     :raises PatchsetError: if it cannot be checked at all, e.g. as the sdist cannot be had
     """
     try:
@@ -84,8 +88,17 @@ def check(base: Base) -> Iterator[Finding]:
     for patch in patches:
         yield from message(patch)
         yield from content(patch, base.package)
-    if complete:
-        yield from _applied(base, patches)
+    if not complete:
+        return
+    with tempfile.TemporaryDirectory(prefix="patchset-") as scratch:
+        if base.released:
+            tree = source.make_sdist_tree(base, Path(scratch, "tree"))
+            yield from _applied(base, patches, tree, Path(scratch, "again"), listed=True)
+        if clone and (not base.released or gitlib.resolve(base.commit, clone)):
+            tree = clones.borrowed_tree(base, clone, Path(scratch, "borrowed"))
+            yield from _applied(
+                base, patches, tree, Path(scratch, "borrowed-again"), listed=not base.released
+            )
 
 
 def _listing(base: Base, names: Sequence[str]) -> Iterator[Finding]:
@@ -135,6 +148,11 @@ def message(patch: Patch) -> Iterator[Finding]:
         yield Finding(
             patch.path, "no exit condition (trailer 'Exit-condition: when the patch can be dropped')"
         )
+    for value in patch.trailers.get(codemods.TRAILER, ()):
+        try:
+            codemods.parse(value)
+        except PatchsetError as e:
+            yield Finding(patch.path, str(e))
     forwarded = patch.trailer("Forwarded")
     if not forwarded:
         yield Finding(patch.path, "no trailer 'Forwarded: no', 'Forwarded: not-needed' or 'Forwarded: <url>'")
@@ -170,43 +188,53 @@ def content(patch: Patch, package: str) -> Iterator[Finding]:
         yield Finding(patch.path, "changes nothing")
 
 
-def _applied(base: Base, patches: Sequence[Patch]) -> Iterator[Finding]:
-    """Apply the series and write it again: whatever differs is not refreshed."""
-    with tempfile.TemporaryDirectory(prefix="patchset-") as scratch:
-        tree = source.make_sdist_tree(base, Path(scratch, "tree"))
-        applied, moved = [], {}
-        for patch in patches:
+def _applied(
+    base: Base, patches: Sequence[Patch], tree: Path, scratch: Path, listed: bool
+) -> Iterator[Finding]:
+    """
+    Apply the series and write it again: whatever differs is not refreshed.
+
+    :param tree: a repository of the base
+    :param scratch: a directory to create
+    :param listed: whether the ids of the commits there are those in ``commits``
+    """
+    applied, moved = [], {}
+    for patch in patches:
+        try:
             said = _said_when_applying(patch, base, tree)
             moved[patch.name] = _offset(said)
             for number in re.findall(r":(\d+): new blank line at EOF", said):
                 yield Finding(patch.path, f"line {number}: new blank line at EOF")
-            try:
-                applied += source.apply_patches([patch], base, tree)
-            except PatchsetError as e:
-                yield Finding(patch.path, str(e))
-                return
-        Path(scratch, "again").mkdir()
-        again = format_commits(tree, source.tag_name(base), "HEAD", Path(scratch, "again"))
-        fresh = True
-        for entry, path in zip(applied, again, strict=True):
-            patch = entry.patch
-            if path.name != patch.name:
-                yield Finding(patch.path, f"should be named {path.name}; {_export(base)}")
-            if moved[patch.name]:
-                fresh = False
-                yield Finding(patch.path, f"{moved[patch.name]}; {_export(base)}")
-            elif difference := _difference(entry, _text(path), tree):
-                fresh = False
-                yield Finding(patch.path, f"is not what export writes: {difference}; {_export(base)}")
-        listed = source.commits_file(base)
-        if fresh and (not listed.exists() or _text(listed) != source.format_commits(applied)):
-            yield Finding(listed, f"does not list the commits that the series gives; {_export(base)}")
+            applied += source.apply_patches([patch], base, tree)
+        except PatchsetError as e:
+            yield Finding(patch.path, str(e))
+            return
+    scratch.mkdir()
+    again = format_commits(tree, source.tag_name(base), "HEAD", scratch)
+    fresh = True
+    for entry, path in zip(applied, again, strict=True):
+        patch = entry.patch
+        if path.name != patch.name:
+            yield Finding(patch.path, f"should be named {path.name}; {_export(base)}")
+        if moved[patch.name]:
+            fresh = False
+            yield Finding(patch.path, f"{moved[patch.name]}; {_export(base)}")
+        elif difference := _difference(entry, _text(path), tree):
+            fresh = False
+            yield Finding(patch.path, f"is not what export writes: {difference}; {_export(base)}")
+    file = source.commits_file(base)
+    if listed and fresh and (not file.exists() or _text(file) != source.format_commits(applied)):
+        yield Finding(file, f"does not list the commits that the series gives; {_export(base)}")
 
 
 def _said_when_applying(patch: Patch, base: Base, tree: Path) -> str:
     left_out = source.excludes(source.not_carried(patch, base, tree))
-    options = ("--check", "--verbose", "--whitespace=error-all")
-    return call("apply", *options, *left_out, patch.path.resolve(), cwd=tree).err
+    values = patch.trailers.get(codemods.TRAILER, ())
+    with tempfile.TemporaryDirectory(prefix="patchset-") as scratch:
+        index = {"GIT_INDEX_FILE": str(Path(scratch, "index"))}
+        git("read-tree", codemods.rewritten(values, "HEAD", tree), cwd=tree, env=index)
+        options = ("--check", "--cached", "--verbose", "--whitespace=error-all")
+        return call("apply", *options, *left_out, patch.path.resolve(), cwd=tree, env=index).err
 
 
 def _offset(said: str) -> str:
@@ -242,6 +270,9 @@ def _difference(entry: source.Applied, again: str, tree: Path) -> str:
     if _head(stored) != _head(again):
         return "the message differs"
     for file in entry.patch.files:
-        if file not in entry.left_out and format_file(tree, entry.commit, file) not in stored:
+        if (
+            file not in entry.left_out
+            and format_file(tree, entry.rewritten, entry.commit, file) not in stored
+        ):
             return f"the part for {file} differs"
     return ""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,11 +24,7 @@ def checkout(base: Base, patches: Sequence[Patch], clone: Path, target: Path) ->
 
     :raises PatchsetError: if the clone lacks the base, or already has the branch, or a patch does not apply
     """
-    if not clone.is_dir() or not gitlib.succeeds("rev-parse", "--git-dir", cwd=clone):
-        raise PatchsetError(
-            f"{display(clone)} is not the root of a git repository", "give --source a clone of apache/airflow"
-        )
-    _verify_base(base, clone)
+    verify(base, clone)
     branch, tag, where = source.branch_name(base), source.tag_name(base), shlex.quote(display(clone))
 
     def discard(path: Path) -> None:
@@ -54,17 +51,68 @@ def checkout(base: Base, patches: Sequence[Patch], clone: Path, target: Path) ->
             git("tag", tag, base.commit, cwd=clone)
 
 
-def _verify_base(base: Base, clone: Path) -> None:
-    fetch = f"git -C {shlex.quote(display(clone))} fetch https://github.com/apache/airflow tag {base.tag}"
-    at_tag = gitlib.resolve(f"refs/tags/{base.tag}", clone)
+def verify(base: Base, clone: Path) -> None:
+    """
+    Make sure that ``clone`` is one, and has the commit of ``base``.
+
+    :raises PatchsetError: if not
+    """
+    verify_repository(clone)
+    tag = base.released.tag if base.released else None
+    wanted = f"tag {tag}" if tag else base.commit
+    fetch = f"git -C {shlex.quote(display(clone))} fetch {base.repository} {wanted}"
+    at_tag = gitlib.resolve(f"refs/tags/{tag}", clone) if tag else None
     if at_tag is None:
         if gitlib.resolve(base.commit, clone) is None:
-            raise PatchsetError(f"{display(clone)} has no tag {base.tag}", f"fetch it: {fetch}")
+            missing = wanted if tag else f"commit {base.commit[:12]}"
+            raise PatchsetError(f"{display(clone)} has no {missing}", f"fetch it: {fetch}")
     elif at_tag != base.commit:
         raise PatchsetError(
-            f"tag {base.tag} in {display(clone)} is {at_tag}, not {base.commit}",
+            f"tag {tag} in {display(clone)} is {at_tag}, not {base.commit}",
             f"this is not upstream's tag; delete it, then: {fetch}",
         )
+
+
+def verify_repository(clone: Path) -> None:
+    """Raise PatchsetError unless ``clone`` is the root of a git repository."""
+    if not clone.is_dir() or not gitlib.succeeds("rev-parse", "--git-dir", cwd=clone):
+        raise PatchsetError(
+            f"{display(clone)} is not the root of a git repository", "give --source a clone of apache/airflow"
+        )
+
+
+def borrowed_tree(base: Base, clone: Path, directory: Path) -> Path:
+    """
+    Make a git repository at the commit of ``base``, tagged, and return its path; ``clone`` is only read.
+
+    It borrows the clone's objects, and its worktree is empty: git writes the files that a patch changes when
+    it needs them. So it is made in no time, to apply a series and look at the commits.
+
+    :param directory: created
+    :raises PatchsetError: if the clone lacks the base
+    """
+    verify(base, clone)
+    branch = f"--initial-branch={source.branch_name(base)}"
+    directory.mkdir()
+    git("init", "--quiet", "--template=", "--object-format=sha1", branch, cwd=directory)
+    for path in ("objects", "shallow"):
+        place = git("rev-parse", "--path-format=absolute", "--git-path", path, cwd=clone).rstrip("\n")
+        if path == "objects":
+            alternates = directory / ".git" / "objects" / "info" / "alternates"
+            alternates.parent.mkdir(exist_ok=True)
+            alternates.write_text(f"{_c_quoted(place)}\n", encoding="utf-8", errors="surrogateescape")
+        elif Path(place).exists():
+            shutil.copy(place, directory / ".git")
+    git("update-ref", "HEAD", base.commit, cwd=directory)
+    git("tag", source.tag_name(base), base.commit, cwd=directory)
+    git("read-tree", "HEAD", cwd=directory)
+    return directory
+
+
+def _c_quoted(path: str) -> str:
+    """Return ``path`` as a line of an alternates file, where a leading quote or # would mean something."""
+    escaped = path.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
 
 
 def _discard(base: Base, clone: Path, path: Path) -> None:

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from patchsetlib import clone as clones
+from patchsetlib import codemods, series, source
 from patchsetlib import git as gitlib
-from patchsetlib import series, source
 from patchsetlib.base import Base
 from patchsetlib.errors import PatchsetError
 from patchsetlib.git import git, git_dir
@@ -94,8 +95,10 @@ def format_commits(repository: Path, start: str, tip: str, scratch: Path) -> lis
 
     They are formatted in an empty repository that borrows the objects: neither the configuration, the
     attributes nor the worktree of ``repository`` can then change a byte. There they get the neutral author.
+    What the codemods make that a commit names in its message is left out of its patch.
 
     :param scratch: an empty directory
+    :raises PatchsetError: if a codemod fails or does not exist
     """
     bare, out = scratch / "objects.git", scratch / "patches"
     start = git("rev-parse", "--verify", f"{start}^{{commit}}", cwd=repository).strip()
@@ -103,30 +106,28 @@ def format_commits(repository: Path, start: str, tip: str, scratch: Path) -> lis
     objects = git("rev-parse", "--path-format=absolute", "--git-path", "objects", cwd=repository).rstrip("\n")
     # In the environment, not in objects/info/alternates: there a line break or a leading quote needs care.
     borrowed = {"GIT_ALTERNATE_OBJECT_DIRECTORIES": _quoted(objects)}
-    parent = start
-    for commit in git("rev-list", "--reverse", "--topo-order", f"{start}..{tip}", cwd=repository).split():
+    paths, parent = [], start
+    commits = git("rev-list", "--reverse", "--topo-order", f"{start}..{tip}", cwd=repository).split()
+    for number, commit in enumerate(commits, start=1):
         shown = git("show", "--no-patch", "--format=%T %ad%n%B", "--date=raw", commit, cwd=repository)
         first, _, message = shown.partition("\n")
         tree, _, date = first.partition(" ")
-        dates = {"GIT_AUTHOR_DATE": f"@{date}", "GIT_COMMITTER_DATE": f"@{date}"}
-        parent = git(
-            "commit-tree",
-            tree,
-            "-p",
-            parent,
-            cwd=bare,
-            input=message.rstrip("\n") + "\n",
-            env=borrowed | dates,
-        ).strip()
-    if parent == start:
-        return []
-    listed = git("format-patch", *_MAIL, *_DIFF, "-o", out, f"{start}..{parent}", cwd=bare, env=borrowed)
-    return [Path(line) for line in listed.splitlines()]
+        when = {"GIT_AUTHOR_DATE": f"@{date}", "GIT_COMMITTER_DATE": f"@{date}"} | borrowed
+        before = codemods.rewritten(
+            series.trailers_of(message).get(codemods.TRAILER, ()), parent, bare, borrowed
+        )
+        root = git("commit-tree", before, cwd=bare, input="before\n", env=when).strip()
+        text = message.rstrip("\n") + "\n"
+        new = git("commit-tree", tree, "-p", root, cwd=bare, input=text, env=when).strip()
+        options = (*_MAIL, *_DIFF, f"--start-number={number}", "-o", out, "-1", new)
+        paths.append(Path(git("format-patch", *options, cwd=bare, env=borrowed).rstrip("\n")))
+        parent = tree
+    return paths
 
 
-def format_file(repository: Path, commit: str, file: str) -> str:
-    """Return what the patch of ``commit`` says about one file."""
-    return git("diff-tree", "--no-commit-id", "--patch", *_DIFF, commit, "--", file, cwd=repository)
+def format_file(repository: Path, start: str, commit: str, file: str) -> str:
+    """Return what the patch from ``start`` to ``commit`` says about one file."""
+    return git("diff-tree", "--patch", *_DIFF, start, commit, "--", file, cwd=repository)
 
 
 def _quoted(path: str) -> str:
@@ -134,25 +135,28 @@ def _quoted(path: str) -> str:
     return '"' + path.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def export(base: Base, tree: Path, scratch: Path) -> Export:
+def export(base: Base, tree: Path, scratch: Path, tip: str | None = None) -> Export:
     """
     Work out the patch files of ``base`` from the commits in ``tree``; the base's directory is not written to.
 
     :param scratch: an empty directory
+    :param tip: the last commit of the series, in a tree that ``checkout`` has not made; otherwise the branch
     :raises PatchsetError: if the tree is not in a state to be exported
     """
-    start, tip = _endpoints(base, tree)
-    fresh = source.make_sdist_tree(base, scratch / "fresh")
-    sdist_start = gitlib.resolve("HEAD", fresh)
-    if start not in (sdist_start, base.commit):
+    start, tip = _endpoints(base, tree, tip)
+    fresh = source.make_sdist_tree(base, scratch / "fresh") if base.released else None
+    from_sdist = fresh is not None and start == gitlib.resolve("HEAD", fresh)
+    if not from_sdist and start != base.commit:
         raise PatchsetError(
             f"{display(tree)} does not start from the source that {base.name}/base.toml names",
             "make a new tree with scripts/patchset checkout and move the commits there",
         )
+    if fresh is None:
+        fresh = clones.borrowed_tree(base, tree, scratch / "fresh")
     (scratch / "formatted").mkdir()
     paths = format_commits(tree, start, tip, scratch / "formatted")
     texts = {path.name: _read(path) for path in paths}
-    if start == sdist_start:
+    if from_sdist:
         _keep_left_out(base, tree, fresh, texts, scratch)
     for name, text in texts.items():
         (scratch / "formatted" / "patches" / name).write_bytes(_bytes(text))
@@ -169,8 +173,12 @@ def _read(path: Path) -> str:
     return path.read_bytes().decode(errors="surrogateescape")
 
 
-def _endpoints(base: Base, tree: Path) -> tuple[str, str]:
-    """Return the commits that the series starts from and ends with, once ``tree`` is fit to be exported."""
+def _endpoints(base: Base, tree: Path, last: str | None) -> tuple[str, str]:
+    """
+    Return the commits that the series starts from and ends with, once ``tree`` is fit to be exported.
+
+    :param last: the one to end with; otherwise the branch that ``checkout`` has made
+    """
     where, branch, tag = display(tree), source.branch_name(base), source.tag_name(base)
     if not tree.is_dir():
         raise PatchsetError(f"there is no tree {where}", f"make it: scripts/patchset checkout {base.name}")
@@ -179,7 +187,11 @@ def _endpoints(base: Base, tree: Path) -> tuple[str, str]:
             f"{where} is not the root of a git repository", "give the tree that checkout made"
         )
     start = gitlib.resolve(f"refs/tags/{tag}", tree)
-    tip = gitlib.resolve(f"refs/heads/{branch}", tree)
+    if start is None and last:
+        start, tag = gitlib.resolve(base.commit, tree), base.commit[:12]
+    tip = gitlib.resolve(last or f"refs/heads/{branch}", tree)
+    if last and tip is None:
+        raise PatchsetError(f"{where} has no commit {last}", "give the last commit of the series with --tip")
     if start is None or tip is None:
         missing = f"tag {tag}" if start is None else f"branch {branch}"
         raise PatchsetError(f"{where} has no {missing}", "give the tree that checkout made")
@@ -188,7 +200,7 @@ def _endpoints(base: Base, tree: Path) -> tuple[str, str]:
         if git_dir(tree, state).exists():
             raise PatchsetError(f"a {verb} is in progress in {where}", "finish or abort it")
     head = git("symbolic-ref", "--quiet", "--short", "HEAD", cwd=tree, check=False).strip()
-    if head != branch:
+    if not last and head != branch:
         raise PatchsetError(f"{where} is not on branch {branch}", f"git switch {branch}")
     dirty = git("status", "--porcelain", "-z", cwd=tree).split("\0")[0]
     if dirty:
@@ -196,10 +208,14 @@ def _endpoints(base: Base, tree: Path) -> tuple[str, str]:
             f"{where} has changes that are not committed: {dirty[3:]}", "commit or remove them"
         )
     if not gitlib.succeeds("merge-base", "--is-ancestor", start, tip, cwd=tree):
-        raise PatchsetError(f"{branch} in {where} does not start from {tag}", f"git rebase --onto {tag} OLD")
+        raise PatchsetError(
+            f"{last or branch} in {where} does not start from {tag}", f"git rebase --onto {tag} OLD"
+        )
     merge = git("rev-list", "--merges", "--max-count=1", f"{start}..{tip}", cwd=tree).strip()
     if merge:
-        raise PatchsetError(f"{branch} in {where} holds the merge commit {merge[:12]}", f"git rebase {tag}")
+        raise PatchsetError(
+            f"{last or branch} in {where} holds the merge commit {merge[:12]}", f"git rebase {tag}"
+        )
     for line in git("log", "--format=%h %s", f"{start}..{tip}", cwd=tree).splitlines():
         commit, _, subject = line.partition(" ")
         if re.match(r"(fixup|squash|amend)! ", subject):

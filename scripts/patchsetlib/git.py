@@ -63,6 +63,7 @@ _SETTINGS = {
     "log.showSignature": "false",
     "mailinfo.scissors": "false",
     "maintenance.auto": "false",
+    "rerere.enabled": "false",
     "status.showUntrackedFiles": "normal",
     "submodule.recurse": "false",
     "tag.gpgSign": "false",

@@ -70,6 +70,17 @@ def subject_of(text: str) -> str:
     return re.search(r"^Subject: (.*)$", headers, re.MULTILINE)[1].strip()
 
 
+def trailers_of(message: str) -> dict[str, tuple[str, ...]]:
+    """Return the trailers of a commit message: key to values, each on one line."""
+    with tempfile.TemporaryDirectory(prefix="patchset-") as scratch:
+        parsed = git("interpret-trailers", "--parse", "--no-divider", cwd=scratch, input=message)
+    trailers: dict[str, tuple[str, ...]] = {}
+    for line in parsed.splitlines():
+        key, _, value = line.partition(":")
+        trailers[key] = (*trailers.get(key, ()), value.strip())
+    return trailers
+
+
 def names(base: Base) -> list[str]:
     """
     Return the file names that ``series`` lists, in order.
@@ -117,13 +128,7 @@ def parse(path: Path) -> Patch:
             raise PatchsetError(f"{display(path)} is not a patch: it has no subject")
         subject = header["Subject"].strip()
         message = message.strip("\n")
-        parsed = git(
-            "interpret-trailers", "--parse", "--no-divider", cwd=scratch, input=f"{subject}\n\n{message}\n"
-        )
-    trailers: dict[str, tuple[str, ...]] = {}
-    for line in parsed.splitlines():
-        key, _, value = line.partition(":")
-        trailers[key] = (*trailers.get(key, ()), value.strip())
+    trailers = trailers_of(f"{subject}\n\n{message}\n")
     return Patch(
         path=path,
         subject=subject,

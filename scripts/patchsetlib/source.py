@@ -4,6 +4,7 @@ Source trees: a base as a git repository, with the series as commits on top.
 
 A tree is made either from the sdist, which carries only part of the monorepo, or as a worktree of a full
 clone. In both the patches use monorepo paths, and in both the same patches give the same commits everywhere.
+A commit holds what the codemods of its patch make of its parent, and the patch on top (``codemods``).
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from patchsetlib import codemods, series, ui
 from patchsetlib import git as gitlib
-from patchsetlib import series, ui
 from patchsetlib.base import Base
 from patchsetlib.errors import PatchsetError
 from patchsetlib.git import GitError, git, git_dir
@@ -46,6 +47,8 @@ class Applied:
     commit: str
     left_out: tuple[str, ...]
     """Files of the patch that the tree does not carry."""
+    rewritten: str
+    """Commit that the patch was applied to: the parent, or what its codemods have made of that."""
 
 
 def branch_name(base: Base) -> str:
@@ -133,23 +136,78 @@ def apply_patches(patches: Sequence[Patch], base: Base, tree: Path) -> list[Appl
 
 def _apply(patch: Patch, base: Base, tree: Path) -> Applied:
     left_out = not_carried(patch, base, tree)
+    parent, rewritten = run_codemods(patch, tree)
     try:
-        git(
-            *("am", "--quiet", "--patch-format=mbox", "--keep-non-patch", "--keep-cr", "-p1", "--no-3way"),
-            *("--no-signoff", "--no-gpg-sign", "--committer-date-is-author-date", "--whitespace=nowarn"),
-            *excludes(left_out),
-            patch.path.resolve(),
-            cwd=tree,
-        )
+        git(*am("--no-3way", *excludes(left_out), patch.path.resolve()), cwd=tree)
     except GitError as e:
         git("am", "--abort", cwd=tree, check=False)
+        move_head(tree, rewritten, parent)
         reason = gitlib.essential(e.stderr).removeprefix("patch failed: ")
         raise PatchsetError(
             f"{patch.name} does not apply: {reason}",
             f"to look at it: scripts/patchset checkout {base.name} --before {patch.name} --dir DIR, "
             f"then in DIR: git apply --reject {shlex.quote(str(patch.path.resolve()))}",
         ) from e
-    return Applied(patch, git("rev-parse", "HEAD", cwd=tree).strip(), left_out)
+    return Applied(patch, fold(tree, parent, rewritten), left_out, rewritten)
+
+
+def am(*args: str | Path) -> tuple[str | Path, ...]:
+    """Return the arguments by which git makes a commit of a patch, always the same one."""
+    return (
+        *("am", "--quiet", "--patch-format=mbox", "--keep-non-patch", "--keep-cr", "-p1", "--no-signoff"),
+        *("--no-gpg-sign", "--committer-date-is-author-date", "--whitespace=nowarn", *args),
+    )
+
+
+def run_codemods(patch: Patch, tree: Path) -> tuple[str, str]:
+    """
+    Let the codemods of ``patch`` rewrite what ``tree`` has checked out, as a commit of its own.
+
+    :return: the commit before and the one after, the same if nothing was to be done
+    :raises PatchsetError: if that fails; the tree then is as before
+    """
+    parent = git("rev-parse", "HEAD", cwd=tree).strip()
+    values = patch.trailers.get(codemods.TRAILER, ())
+    if not values:
+        return parent, parent
+    new = codemods.rewritten(values, parent, tree)
+    if new == git("rev-parse", f"{parent}^{{tree}}", cwd=tree).strip():
+        return parent, parent
+    dates = {"GIT_AUTHOR_DATE": "@0 +0000", "GIT_COMMITTER_DATE": "@0 +0000"}
+    message = "".join(f"{codemods.TRAILER}: {value}\n" for value in values)
+    commit = git("commit-tree", new, "-p", parent, cwd=tree, input=message, env=dates).strip()
+    move_head(tree, parent, commit)
+    return parent, commit
+
+
+def move_head(tree: Path, old: str, new: str) -> None:
+    """Check out the commit ``new`` in place of ``old``; only files that differ between them are touched."""
+    if old != new:
+        git("read-tree", "-m", "-u", old, new, cwd=tree)
+        git("update-ref", "HEAD", new, cwd=tree)
+
+
+def fold(tree: Path, parent: str, rewritten: str) -> str:
+    """
+    Make one commit of what the codemods did and of the patch, and return its id.
+
+    :param tree: has the patch as a commit on top of ``rewritten``
+    :param parent: the commit before the codemods
+    """
+    if parent != rewritten:
+        commit_again(tree, parent)
+    return git("rev-parse", "HEAD", cwd=tree).strip()
+
+
+def commit_again(tree: Path, parent: str) -> None:
+    """Make the newest commit of ``tree`` one on ``parent``, with the date and committer of every patch."""
+    shown = git("show", "--no-patch", "--format=%an%n%ae%n%ad%n%B", "--date=raw", "HEAD", cwd=tree)
+    name, email, date, message = shown.split("\n", 3)
+    who = {"GIT_AUTHOR_NAME": name, "GIT_AUTHOR_EMAIL": email}
+    when = {"GIT_AUTHOR_DATE": f"@{date}", "GIT_COMMITTER_DATE": f"@{date}"}
+    text = message.rstrip("\n") + "\n"
+    commit = git("commit-tree", "HEAD^{tree}", "-p", parent, cwd=tree, input=text, env=who | when)
+    git("update-ref", "HEAD", commit.strip(), cwd=tree)
 
 
 def not_carried(patch: Patch, base: Base, tree: Path) -> tuple[str, ...]:
