@@ -19,9 +19,11 @@ from patchsetlib import memory, processes, ui
 from patchsetlib.errors import PatchsetError
 from patchsetlib.instance import ApiError, Instance
 from patchsetlib.memory import Sample, Sampler
+from patchsetlib.paths import ROOT
 
 DAG_ID = "patchset_mapped"
-DAGS = Path(__file__).with_name("dags")
+# Breeze has the same Dag, so that its figures can be compared.
+DAGS = ROOT / "breeze-config" / "dags"
 
 # The same for everything that is compared, and only there to make the run shorter: without this a worker
 # may notice the end of its task up to five seconds late, and readiness is seen up to five seconds late.
