@@ -69,6 +69,11 @@ class Base:
     """None if the base is a commit; whoever needs a release takes ``release``."""
 
     @property
+    def title(self) -> str:
+        """What to call it in a sentence."""
+        return f"Airflow {self.version}" if self.released else f"upstream's commit {self.commit[:12]}"
+
+    @property
     def release(self) -> Release:
         """
         What only a release has.
@@ -148,7 +153,15 @@ def load(name: str) -> Base:
     """
     if name not in all_bases():
         raise UsageError(f"unknown base {name!r}", f"bases here: {', '.join(all_bases()) or 'none'}")
-    directory = ROOT / "airflow-core" / name
+    return read(ROOT / "airflow-core" / name, name)
+
+
+def read(directory: Path, name: str) -> Base:
+    """
+    Read the base in ``directory``.
+
+    :raises PatchsetError: if its ``base.toml`` cannot be read or lacks an entry
+    """
     path = directory / "base.toml"
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -15,10 +15,11 @@ from patchsetlib.errors import PatchsetError
 from patchsetlib.git import git
 from patchsetlib.paths import display
 from patchsetlib.series import Patch
+from patchsetlib.source import Applied
 from patchsetlib.staging import remove_tree, staged
 
 
-def checkout(base: Base, patches: Sequence[Patch], clone: Path, target: Path) -> None:
+def checkout(base: Base, patches: Sequence[Patch], clone: Path, target: Path) -> list[Applied]:
     """
     Make ``target`` a worktree of ``clone`` with ``patches`` as commits on the base's branch.
 
@@ -44,11 +45,12 @@ def checkout(base: Base, patches: Sequence[Patch], clone: Path, target: Path) ->
         if tagged not in (None, base.commit):
             raise PatchsetError(f"tag {tag} in {where} is not {base.commit}", f"git -C {where} tag -d {tag}")
         git("worktree", "add", "--quiet", "--detach", building, base.commit, cwd=clone)
-        source.apply_patches(patches, base, building)
+        applied = source.apply_patches(patches, base, building)
         # Only now: what fails before leaves no name in the clone.
         git("switch", "--quiet", "--create", branch, cwd=building)
         if tagged is None:
             git("tag", tag, base.commit, cwd=clone)
+    return applied
 
 
 def verify(base: Base, clone: Path) -> None:

@@ -13,10 +13,7 @@ regular expression, matches a line of every file that it could change; the other
 
 from __future__ import annotations
 
-import functools
-import importlib.util
-import re
-import sys
+import importlib
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -28,6 +25,7 @@ from patchsetlib.git import call, essential, git
 from patchsetlib.paths import ROOT, display
 
 TRAILER = "Codemod"
+_DIRECTORY = ROOT / "scripts" / "codemods"
 # What was rewritten already: name, path, id of the blob before, to the text after.
 _known: dict[tuple[str, str, str], str] = {}
 
@@ -53,31 +51,22 @@ def parse(value: str) -> Codemod:
             f"trailer '{TRAILER}: {value}' is not a name followed by paths of the monorepo",
             f"for example: {TRAILER}: executors-to-runner airflow-core/tests",
         )
-    if not _program(name).is_file():
-        directory = _program("").parent
-        known = sorted(path.stem.replace("_", "-") for path in directory.glob("*.py"))
+    if name not in (known := _programs()):
         raise PatchsetError(
-            f"trailer '{TRAILER}: {value}' names a codemod that {display(directory)} does not have",
+            f"trailer '{TRAILER}: {value}' names a codemod that {display(_DIRECTORY)} does not have",
             f"codemods there: {', '.join(known) or 'none'}",
         )
     return Codemod(name, tuple(path.rstrip("/") for path in paths))
 
 
-def _program(name: str) -> Path:
-    plain = name if re.fullmatch(r"[a-z][a-z0-9-]*", name) else "unknown"
-    return ROOT / "scripts" / "codemods" / f"{plain.replace('-', '_')}.py"
+def _programs() -> list[str]:
+    """Return the names of all codemods; other modules beside them only help."""
+    programs = [path for path in _DIRECTORY.glob("*.py") if "\ndef rewrite(" in path.read_text("utf-8")]
+    return sorted(path.stem.replace("_", "-") for path in programs)
 
 
-@functools.cache
 def _module(name: str) -> ModuleType:
-    path = _program(name)
-    spec = importlib.util.spec_from_file_location(f"patchset_codemod_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses of the module look for it
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(f"codemods.{name.replace('-', '_')}")
 
 
 def rewritten(

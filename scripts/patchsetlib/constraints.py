@@ -24,8 +24,10 @@ def write(base: Base) -> list[Path]:
     """
     Write the lock files of ``base`` anew and return their paths.
 
-    :raises PatchsetError: if a requirement cannot be met; the files then stay as they are
+    :raises PatchsetError: if the base is no release, or a requirement cannot be met; the files then stay as
+        they are
     """
+    _ = base.release  # before anything else is missing
     with ui.step(f"resolving the dependencies of {base.name}"):
         text = compiled(base, "constraints.in")
         _replace(base.constraints, text)

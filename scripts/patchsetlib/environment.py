@@ -60,6 +60,7 @@ def variables(interpreter: Path) -> dict[str, str]:
 
 
 def _ready(base: Base, kind: str, python_version: str | None) -> Path:
+    _ = base.release  # before anything else is missing
     choice = interpreters.choose(base, python_version)
     place = work_dir() / base.name / f"python-{choice.minor}" / kind
     wanted = _wanted(base, kind, place)

@@ -34,8 +34,7 @@ _MAIL = """
     --no-to --no-cc --no-add-header
 """.split()
 _HEADER = (
-    "# The patches for Airflow {version} in the order they are applied; "
-    "written by: scripts/patchset export {name}\n\n"
+    "# The patches for {base} in the order they are applied; written by: scripts/patchset export {name}\n\n"
 )
 
 
@@ -297,7 +296,7 @@ def _series_text(base: Base, new: Sequence[str]) -> str:
     """Return the new ``series``: what is said about a patch stays with it as long as it stays."""
     old = base.series_file.read_text(encoding="utf-8") if base.series_file.exists() else ""
     header, above, beside, end = _comments(old)
-    parts = [header or _HEADER.format(version=base.version, name=base.name)]
+    parts = [header or _HEADER.format(base=base.title, name=base.name)]
     for name in new:
         slug = series.slug(name)
         parts += [above.get(slug, ""), name, beside.get(slug, ""), "\n"]
@@ -312,7 +311,8 @@ def _comments(text: str) -> tuple[str, dict[str, str], dict[str, str], str]:
         top += 1
     if top < len(lines) and lines[top].strip():
         top = 0  # no empty line: this is about the first patch
-    header = "".join(lines[: top + 1]) if top else ""
+    # Nothing but comments: the empty line that makes them the file's own may be missing.
+    header = "".join(lines[:top]) + "\n" if top else ""
     above: dict[str, str] = {}
     beside: dict[str, str] = {}
     pending = ""

@@ -154,11 +154,12 @@ def bring(base: Base, clone: Path) -> Old:
         with tempfile.TemporaryDirectory(prefix="patchset-") as scratch:
             tree = clones.borrowed_tree(base, clone, Path(scratch, "old"))
             applied = source.apply_series(base, tree)
-            for entry in applied:
-                git("update-ref", f"refs/patchset/{entry.rewritten}", entry.rewritten, cwd=tree)
             old = Old(base.commit, git("rev-parse", "HEAD", cwd=tree).strip())
-            git("update-ref", "refs/patchset/tip", old.tip, cwd=tree)
-            _fetch(clone, tree, "refs/patchset/*")
+            # The tip does not have what the codemods alone made, which the patches apply to.
+            wanted = dict.fromkeys([old.tip, *(entry.rewritten for entry in applied)])
+            for commit in wanted:
+                git("update-ref", f"refs/patchset/{commit}", commit, cwd=tree)
+            _fetch(clone, tree, *(f"refs/patchset/{commit}" for commit in wanted))
     else:
         tree = source.cached_tree(base, patched=True)
         _fetch(clone, tree, f"refs/heads/{source.branch_name(base)}")
@@ -167,9 +168,9 @@ def bring(base: Base, clone: Path) -> Old:
     return old
 
 
-def _fetch(clone: Path, tree: Path, references: str) -> None:
+def _fetch(clone: Path, tree: Path, *references: str) -> None:
     options = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--refmap=")
-    git("fetch", *options, tree, references, cwd=clone)
+    git("fetch", *options, tree, *references, cwd=clone)
 
 
 def place(patch: Patch, tree: Path) -> Applied | None:

@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from patchsetlib import base as bases
-from patchsetlib import check, ui
+from patchsetlib import check, ui, upstream
+from patchsetlib import clone as clones
+from patchsetlib.base import Base
 from patchsetlib.errors import PatchsetError
 from patchsetlib.paths import display
 
@@ -15,6 +18,12 @@ HELP = "find what is wrong with the patch files"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("base", metavar="BASE", nargs="*", help="only these bases (default: all)")
+    parser.add_argument(
+        "--source",
+        metavar="CLONE",
+        type=Path,
+        help="also check what needs a full checkout, with this clone of apache/airflow",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -24,10 +33,28 @@ def run(args: argparse.Namespace) -> int:
     count = 0
     for name in names:
         base = bases.load(name)
+        clone = _clone(base, args.source)
         with ui.step(f"checking {display(base.directory)}"):
-            findings = list(check.check(base))
+            findings = list(check.check(base, clone))
         for finding in findings:
             print(finding)
         count += len(findings)
     ui.info(f"{count} finding{'s' * (count != 1)} in {', '.join(names)}")
     return 1 if count else 0
+
+
+def _clone(base: Base, given: Path | None) -> Path | None:
+    """Return the clone to check ``base`` with, and say so if there is none where one is needed."""
+    if given:
+        clones.verify_repository(given)
+        if not base.released:
+            clones.verify(base, given)
+        return given
+    if base.released:
+        return None
+    found = upstream.existing_clone(base)
+    if found is None:
+        ui.warn(
+            f"{base.name}: applying the patches skipped: no clone of {base.repository}; give --source CLONE"
+        )
+    return found

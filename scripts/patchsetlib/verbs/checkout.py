@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 
 from patchsetlib import base as bases
-from patchsetlib import clone, series, source, ui
+from patchsetlib import clone, series, source, ui, upstream
 from patchsetlib.base import Base
 from patchsetlib.errors import UsageError
 from patchsetlib.paths import display, work_dir
@@ -21,7 +21,10 @@ HELP = "make a source tree of a base, with its patches as commits"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("base", metavar="BASE", help="for example 3.1.3; see patchset status")
     parser.add_argument(
-        "--source", metavar="CLONE", type=Path, help="make a worktree of this clone of apache/airflow"
+        "--source",
+        metavar="CLONE",
+        type=Path,
+        help="make a worktree of this clone of apache/airflow (default: the sdist, or a clone of its own)",
     )
     parser.add_argument(
         "--dir", metavar="DIR", type=Path, help="where the tree goes (default: work/BASE/source)"
@@ -33,20 +36,20 @@ def run(args: argparse.Namespace) -> int:
     base = bases.load(args.base)
     patches = _selected(base, args.before)
     target = (args.dir or work_dir() / base.name / "source").absolute()
-    where = (
-        f"the clone {display(args.source)}"
-        if args.source
-        else f"the sdist of {base.sdist.project} {base.version}"
-    )
+    origin = args.source
+    if origin is None and not base.released:
+        origin = upstream.clone_with(base)
+    where = f"the clone {display(origin)}" if origin else f"the sdist of {base.sdist.project} {base.version}"
     with ui.step(f"checking out {base.name} from {where} with {len(patches)} patches"):
-        if args.source:
-            clone.checkout(base, patches, args.source, target)
+        if origin:
+            applied = clone.checkout(base, patches, origin, target)
         else:
             with staged(target) as building:
                 source.make_sdist_tree(base, building)
                 applied = source.apply_patches(patches, base, building)
                 source.record_left_out(applied, building)
             source.warn_left_out(applied)
+        if not origin or not base.released:
             _compare_ids(base, applied)
     ui.info(
         f"branch {source.branch_name(base)}, base tagged {source.tag_name(base)}; edit, commit, then: "
@@ -70,7 +73,7 @@ def _selected(base: Base, before: str | None) -> list[Patch]:
 
 
 def _compare_ids(base: Base, applied: list[source.Applied]) -> None:
-    """Commit ids are the checksum of the whole chain: the sdist, git, and every patch."""
+    """Commit ids are the checksum of the whole chain: the base, git, and every patch."""
     listed = source.commits_file(base)
     if not listed.exists():
         return

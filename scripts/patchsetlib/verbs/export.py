@@ -20,6 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dir", metavar="DIR", type=Path, help="the tree that checkout made (default: work/BASE/source)"
     )
     parser.add_argument(
+        "--tip",
+        metavar="REV",
+        help="last commit of the series, in a tree that checkout has not made (default: its branch)",
+    )
+    parser.add_argument(
         "--check",
         "--dry-run",
         action="store_true",
@@ -34,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         ui.step(f"exporting {base.name} from {display(tree)}"),
         tempfile.TemporaryDirectory(prefix="patchset-") as scratch,
     ):
-        result = export.export(base, tree, Path(scratch))
+        result = export.export(base, tree, Path(scratch), args.tip)
     changes = result.changes()
     for change in changes:
         print(f"{display(base.directory)}/{change}")

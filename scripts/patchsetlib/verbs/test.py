@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``test``: the tests of the tools, of the patches, of faults, and end to end, in one run of pytest."""
+"""``test``: the tests of the tools, of the patches, of faults, and end to end; or upstream's own."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 
 from patchsetlib import base as bases
 from patchsetlib import environment
-from patchsetlib.errors import PatchsetError
+from patchsetlib.errors import PatchsetError, UsageError
 from patchsetlib.paths import ROOT, work_dir
 from patchsetlib.verbs.run import passed_through
 
-HELP = "run all tests: of the tools, of the patches, of faults, and end to end"
+HELP = "run all tests: of the tools, of the patches, of faults, and end to end; or upstream's own"
 PASSES_ON = True
 # The quick ones first.
 PARTS = ("tools", "series", "faults", "e2e")
@@ -24,10 +24,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("base", nargs="*", metavar="BASE", help="only these bases (default: all)")
     parser.add_argument("--only", action="append", choices=PARTS, help="only this part; repeatable")
     parser.add_argument("-k", metavar="EXPR", help="only tests whose names match, as pytest has it")
+    upstream = parser.add_argument_group(
+        "upstream's own unit tests, base against patched, instead of the parts above"
+    )
+    upstream.add_argument(
+        "--source",
+        metavar="CLONE",
+        type=Path,
+        help="run those of this full clone of apache/airflow: of executors, jobs and the scheduler command, "
+        "and those that the patches change; fails if one newly fails",
+    )
+    upstream.add_argument(
+        "--revision",
+        metavar="REV",
+        help="at this commit of the clone, the patches moved there (default: BASE's)",
+    )
+    upstream.add_argument(
+        "--paths", metavar="PATH", nargs="+", help="these modules or directories of the monorepo instead"
+    )
+    upstream.add_argument(
+        "--python", metavar="X.Y", help="Python to run them with: a version, or the path of an interpreter"
+    )
     parser.epilog = "Whatever follows -- is for pytest, e.g. -- --lf -x; a path there replaces the parts."
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.source:
+        return _run_upstream(args)
+    for option in ("revision", "paths", "python"):
+        if getattr(args, option):
+            raise UsageError(f"--{option} is for upstream's unit tests", "give a clone with --source as well")
     chosen = [bases.load(name) for name in args.base or bases.all_bases()]
     parts = [part for part in PARTS if not args.only or part in args.only]
     given = any(os.path.exists(word.partition("::")[0]) for word in args.rest if not word.startswith("-"))
@@ -40,6 +66,23 @@ def run(args: argparse.Namespace) -> int:
     return passed_through([*_pytest(), *options, *directories, *args.rest], _variables())
 
 
+def _run_upstream(args: argparse.Namespace) -> int:
+    from patchsetlib import upstreamtests
+
+    if len(args.base) != 1:
+        raise UsageError("--source is for one BASE", f"bases here: {', '.join(bases.all_bases())}")
+    if args.only or args.rest:
+        given = "--only" if args.only else "what follows --"
+        raise UsageError(f"{given} does not go with --source", "choose with --paths or -k")
+    base = bases.load(args.base[0])
+    compared, text, raw = upstreamtests.run(
+        base, args.source, args.revision, args.python, args.paths or [], args.k
+    )
+    print(text)
+    print(raw)
+    return 0 if compared.good else 1
+
+
 def _part(name: str) -> Path:
     directory = ROOT / "tests" / name
     if not directory.is_dir():
@@ -50,6 +93,8 @@ def _part(name: str) -> Path:
 def _prepare(chosen: list[bases.Base], parts: list[str]) -> None:
     """Build what takes long here, where it can be seen, and where an error is one line."""
     for base in chosen:
+        if not base.released:
+            continue
         if "series" in parts:
             environment.test_python(base)
         if "faults" in parts or "e2e" in parts:
