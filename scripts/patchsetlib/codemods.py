@@ -7,8 +7,10 @@ The trailer ``Codemod: NAME PATH...`` of a patch says: before the patch is appli
 patch holds only what the commit changes besides. The commit in a source tree holds both.
 
 Such a program is a module with the function ``rewrite(paths)``, which rewrites files in place, each by
-itself, so that trees with more or fewer files agree on those they share. Its constant ``WORDS``, an extended
-regular expression, matches a line of every file that it could change; the others are not even read.
+itself, so that trees with more or fewer files agree on those they share. Its constant ``WORDS`` has extended
+regular expressions, each of which matches a line of every file that it could change; no other is even read.
+It finds the files below an empty directory, at their places, with the settings of ruff that the tree has for
+them.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import importlib
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import ModuleType
 
 from patchsetlib.errors import PatchsetError
@@ -26,8 +28,10 @@ from patchsetlib.paths import ROOT, display
 
 TRAILER = "Codemod"
 _DIRECTORY = ROOT / "scripts" / "codemods"
-# What was rewritten already: name, path, id of the blob before, to the text after.
-_known: dict[tuple[str, str, str], str] = {}
+_SETTINGS = ("pyproject.toml", "ruff.toml", ".ruff.toml")
+_LITERAL = {"GIT_LITERAL_PATHSPECS": "1"}
+# What was rewritten already: codemod, file and settings, to the text after.
+_known: dict[tuple, str | None] = {}
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ def parse(value: str) -> Codemod:
 
 def _programs() -> list[str]:
     """Return the names of all codemods; other modules beside them only help."""
-    programs = [path for path in _DIRECTORY.glob("*.py") if "\ndef rewrite(" in path.read_text("utf-8")]
+    programs = [path for path in _DIRECTORY.glob("*.py") if "def rewrite(" in path.read_text("utf-8")]
     return sorted(path.stem.replace("_", "-") for path in programs)
 
 
@@ -87,13 +91,23 @@ def rewritten(
     return tree
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """A file of a tree."""
+
+    mode: str
+    blob: str
+    path: str
+
+
 def _rewrite_tree(codemod: Codemod, tree: str, repository: Path, env: dict[str, str]) -> str:
-    changed = []
     entries = _candidates(codemod, tree, repository, env)
-    for (mode, blob, path), text in zip(entries, _texts(codemod, entries, repository, env), strict=True):
-        new = git("hash-object", "-w", "--stdin", cwd=repository, env=env, input=text).strip()
-        if new != blob:
-            changed.append(f"{mode} {new}\t{path}\0")
+    settings = _entries(tree, _settings(entries), repository, env)
+    changed = []
+    for entry, text in zip(entries, _texts(codemod, entries, settings, repository, env), strict=True):
+        if text is not None:
+            new = git("hash-object", "-w", "--stdin", cwd=repository, env=env, input=text).strip()
+            changed.append(f"{entry.mode} {new}\t{entry.path}\0")
     if not changed:
         return tree
     with tempfile.TemporaryDirectory(prefix="patchset-") as scratch:
@@ -103,47 +117,74 @@ def _rewrite_tree(codemod: Codemod, tree: str, repository: Path, env: dict[str, 
         return git("write-tree", cwd=repository, env=index).strip()
 
 
-def _candidates(
-    codemod: Codemod, tree: str, repository: Path, env: dict[str, str]
-) -> list[tuple[str, str, str]]:
-    """Return mode, blob and path of the Python files that hold the codemod's words."""
-    words = getattr(_module(codemod.name), "WORDS", "")
-    literal = env | {"GIT_LITERAL_PATHSPECS": "1"}
-    grep = ("grep", "-z", "-l", "-I", "-E", "-e", words, tree, "--", *codemod.paths)
-    found = call(*grep, cwd=repository, env=literal)
+def _candidates(codemod: Codemod, tree: str, repository: Path, env: dict[str, str]) -> list[_Entry]:
+    """Return the Python files that hold the codemod's words."""
+    words = getattr(_module(codemod.name), "WORDS", ("",))
+    patterns = [option for word in words for option in ("-e", word)]
+    grep = ("grep", "-z", "-l", "-I", "-E", "--all-match", *patterns, tree, "--", *codemod.paths)
+    found = call(*grep, cwd=repository, env=env | _LITERAL)
     if found.code > 1:
         raise PatchsetError(f"git grep for the codemod {codemod.name}: {essential(found.err)}")
     names = [entry.removeprefix(f"{tree}:") for entry in found.out.split("\0")[:-1]]
-    names = [name for name in names if name.endswith(".py")]
-    if not names:
+    return _entries(tree, [name for name in names if name.endswith(".py")], repository, env)
+
+
+def _settings(entries: Iterable[_Entry]) -> list[str]:
+    """Return where settings for ``entries`` may be, which say how a file is laid out."""
+    directories = {parent for entry in entries for parent in PurePosixPath(entry.path).parents}
+    return sorted(str(directory / name) for directory in directories for name in _SETTINGS)
+
+
+def _entries(tree: str, paths: list[str], repository: Path, env: dict[str, str]) -> list[_Entry]:
+    """Return those of ``paths`` that are in ``tree``."""
+    if not paths:
         return []
-    listed = git("ls-tree", "-z", tree, "--", *names, cwd=repository, env=literal)
+    listed = git("ls-tree", "-z", tree, "--", *paths, cwd=repository, env=env | _LITERAL)
     entries = []
-    for entry in listed.split("\0")[:-1]:
-        attributes, _, path = entry.partition("\t")
+    for line in listed.split("\0")[:-1]:
+        attributes, _, path = line.partition("\t")
         mode, _, blob = attributes.split(" ")
-        entries.append((mode, blob, path))
+        entries.append(_Entry(mode, blob, path))
     return entries
 
 
 def _texts(
-    codemod: Codemod, entries: list[tuple[str, str, str]], repository: Path, env: dict[str, str]
-) -> list[str]:
-    """Return what the codemod makes of each of the files."""
-    missing = [entry for entry in entries if (codemod.name, entry[2], entry[1]) not in _known]
-    with tempfile.TemporaryDirectory(prefix="patchset-") as scratch:
-        files = {}
-        for _, blob, path in missing:
-            file = Path(scratch, path)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            text = git("cat-file", "blob", blob, cwd=repository, env=env)
-            file.write_bytes(text.encode(errors="surrogateescape"))
-            files[codemod.name, path, blob] = file
-        if files:
+    codemod: Codemod, entries: list[_Entry], settings: list[_Entry], repository: Path, env: dict[str, str]
+) -> list[str | None]:
+    """Return what the codemod makes of each of the files, None where it changes nothing."""
+    keys = {entry: (codemod.name, entry, *settings) for entry in entries}
+    missing = [entry for entry in entries if keys[entry] not in _known]
+    if missing:
+        with tempfile.TemporaryDirectory(prefix="patchset-") as scratch:
+            # Whatever settings are further up are not those of the tree.
+            Path(scratch, "ruff.toml").touch()
+            root = Path(scratch, "tree")
+            before = _read([*missing, *settings], repository, env)
+            for entry, data in before.items():
+                file = root / entry.path
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(data)
             try:
-                _module(codemod.name).rewrite(list(files.values()))
-            except Exception as e:
-                raise PatchsetError(f"the codemod {codemod.name} fails: {e}") from e
-        for key, file in files.items():
-            _known[key] = file.read_bytes().decode(errors="surrogateescape")
-    return [_known[codemod.name, path, blob] for _, blob, path in entries]
+                _module(codemod.name).rewrite([root / entry.path for entry in missing])
+            except PatchsetError as e:
+                problem = e.problem.replace(f"{root}/", "")
+                raise PatchsetError(f"the codemod {codemod.name} fails: {problem}") from e
+            for entry in missing:
+                after = (root / entry.path).read_bytes()
+                text = None if after == before[entry] else after.decode(errors="surrogateescape")
+                _known[keys[entry]] = text
+    return [_known[keys[entry]] for entry in entries]
+
+
+def _read(entries: Iterable[_Entry], repository: Path, env: dict[str, str]) -> dict[_Entry, bytes]:
+    """Return the content of blobs, all in one go."""
+    entries = list(entries)
+    asked = "".join(f"{entry.blob}\n" for entry in entries)
+    out = git("cat-file", "--batch", cwd=repository, env=env, input=asked).encode(errors="surrogateescape")
+    found, position = {}, 0
+    for entry in entries:
+        end = out.index(b"\n", position)
+        size = int(out[position:end].split(b" ")[2])
+        found[entry] = out[end + 1 : end + 1 + size]
+        position = end + 1 + size + 1
+    return found

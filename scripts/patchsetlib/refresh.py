@@ -176,7 +176,7 @@ def _stopped(base: Base, tree: Path, conflict: moving.Conflict) -> PatchsetError
         path = shlex.quote(str(conflict.patch.path))
         remedy = f"in {where}: git apply --reject {path}, bring in the rest, git add, then: {way} --continue"
     return PatchsetError(
-        conflict.problem, f"{remedy}; to drop the patch, git am --skip there instead; to give up: {way} --abort"
+        conflict.problem, f"{remedy}; to drop the patch: git am --skip; to give up: {way} --abort"
     )
 
 
