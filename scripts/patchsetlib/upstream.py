@@ -21,6 +21,12 @@ from patchsetlib.paths import work_dir
 from patchsetlib.staging import remove_tree, staged
 
 _ID = re.compile("[0-9a-f]{40}")
+_PARTIAL = {
+    "core.repositoryFormatVersion": "1",
+    "extensions.partialClone": "origin",
+    "remote.origin.promisor": "true",
+    "remote.origin.partialCloneFilter": "blob:none",
+}
 
 
 def clone_with(base: Base, revision: str | None = None) -> Path:
@@ -36,6 +42,9 @@ def clone_with(base: Base, revision: str | None = None) -> Path:
             with staged(place, discard=remove_tree) as building:
                 git("init", "--quiet", "--bare", "--template=", "--object-format=sha1", building, cwd="/")
                 git("remote", "add", "origin", base.repository, cwd=building)
+                # Whoever fetches the history (--unshallow) gets commits and trees, files only when needed.
+                for key, value in _PARTIAL.items():
+                    git("config", key, value, cwd=building)
                 _fetch(base, building, base.commit)
         except PatchsetError:
             if not place.exists():  # another run may have made it meanwhile
@@ -60,10 +69,10 @@ def _place(base: Base) -> Path:
 
 
 def _fetch(base: Base, clone: Path, revision: str) -> None:
-    """Fetch one commit without its history; a branch or tag of that name is made in ``clone``."""
+    """Fetch one commit with its files but without its history; a branch or tag keeps its name."""
     name = revision.removeprefix("origin/")
     target = f"refs/upstream/{name}" if _ID.fullmatch(name) else f"refs/remotes/{revision}"
-    options = ("--quiet", "--no-tags", "--no-write-fetch-head", "--depth=1", "--filter=blob:none")
+    options = ("--quiet", "--no-tags", "--no-write-fetch-head", "--depth=1", "--no-filter")
     with ui.step(f"fetching {name} from {base.repository}"):
         try:
             git("fetch", *options, "origin", f"+{name}:{target}", cwd=clone)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import pytest
+import samplecommit
 import sampleset
 from sampleset import Repository
 
@@ -28,3 +29,20 @@ def empty(_pristine, tmp_path) -> Repository:
 def repository(_with_series, tmp_path) -> Repository:
     """A patch set with three patches; the last two change a file that an sdist does not carry."""
     return sampleset.copy(_with_series, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def _with_commit_base(_pristine, tmp_path_factory) -> Repository:
+    repository = sampleset.copy(_pristine, tmp_path_factory.mktemp("commit-base"))
+    samplecommit.add_with_series(repository, repository.root.parent / "full")
+    return repository
+
+
+@pytest.fixture
+def commit_base(_with_commit_base, tmp_path) -> Repository:
+    """A patch set with a base that is a commit, and two patches for it; the first has a codemod."""
+    repository = sampleset.copy(_with_commit_base, tmp_path)
+    toml = repository.root / "airflow-core" / samplecommit.NAME / "base.toml"
+    old, new = _with_commit_base.upstream.as_uri(), repository.upstream.as_uri()
+    toml.write_text(toml.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+    return repository

@@ -14,25 +14,9 @@ BRANCH = f"patchset/{NAME}"
 TAG = f"patchset-base/{NAME}"
 
 
-@pytest.fixture(scope="session")
-def _commit_base(_pristine, tmp_path_factory):
-    from sampleset import copy
-
-    repository = copy(_pristine, tmp_path_factory.mktemp("commit-base"))
-    samplecommit.add_with_series(repository, repository.root.parent / "full")
-    return repository
-
-
 @pytest.fixture
-def repository(_commit_base, tmp_path):
-    """A patch set with a base that is a commit of upstream's, and two patches for it."""
-    from sampleset import copy
-
-    copied = copy(_commit_base, tmp_path)
-    toml = directory(copied) / "base.toml"
-    old, new = _commit_base.upstream.as_uri(), copied.upstream.as_uri()
-    toml.write_text(toml.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
-    return copied
+def repository(commit_base):
+    return commit_base
 
 
 def directory(repository) -> Path:
