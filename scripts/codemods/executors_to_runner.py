@@ -31,6 +31,9 @@ from patchsetlib.errors import PatchsetError
 
 __all__ = ["BadInput", "Report", "Result", "main", "rewrite", "rewrite_text"]
 
+# Extended regular expressions that all match a line of any file with something to change, so that whoever has
+# the files in git need not read the others; see files.read().
+WORDS = ("executors?", "[Jj]ob|component")
 _MAX_ROUNDS = 10
 
 WORDS = ("executor", "[Jj]ob|component")
