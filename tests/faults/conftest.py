@@ -28,8 +28,8 @@ from patchsetlib.paths import display, work_dir
 BASE = "3.1.3"
 # Seconds without progress after which a workload counts as lost. Where it is lost for sure that is enough;
 # where it must not be, a busy machine may take longer.
-PATIENCE = {"stock": 4.0, "patched": 20.0}
-SIDE_BY_SIDE = {"stock": 4, "patched": 2}
+PATIENCE = {"stock": 4.0, "patched": 20.0, "forkserver": 60.0}
+SIDE_BY_SIDE = {"stock": 4, "patched": 2, "forkserver": 1}
 
 # A directory with airflow-core/src to take for the patched one instead, such as a checkout that is worked on.
 SOURCE = os.environ.get("PATCHSET_FAULTS_SOURCE")
@@ -47,13 +47,14 @@ class Runs:
 
     def start(self, variant: str, scenario: str) -> None:
         if (variant, scenario) not in self._futures:
-            patched = variant == "patched"
+            patched = variant != "stock"
             interpreter = environment.python(bases.load(BASE), patched=patched)
             self._futures[variant, scenario] = self._pools[variant].submit(
                 driver.run,
                 scenario,
                 interpreter,
                 source=Path(SOURCE) if SOURCE and patched else None,
+                start_method="forkserver" if variant == "forkserver" else "fork",
                 patience=PATIENCE[variant],
                 started=self._pids.append,
             )
