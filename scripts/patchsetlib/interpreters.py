@@ -90,13 +90,18 @@ def find(base: Base, choice: Choice) -> str:
     return path
 
 
+def search_path(path: str) -> str:
+    """Return ``path`` with what uv must see on PATH to find all Pythons of this machine."""
+    # pyenv has only stubs on PATH, which fail for all versions but the selected ones.
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv", "versions")
+    directories = sorted(str(directory) for directory in pyenv.glob("*/bin"))
+    return os.pathsep.join([path, *directories])
+
+
 def _newest(base: Base, choice: Choice | None) -> Choice:
     """Return the newest installed Python that suits ``base``, and ``choice`` if given."""
     environment = uvtool.environment()
-    # uv sees what is on PATH, where pyenv has only stubs that fail for all versions but the selected ones.
-    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv", "versions")
-    directories = sorted(str(directory) for directory in pyenv.glob("*/bin"))
-    environment["PATH"] = os.pathsep.join([environment.get("PATH", os.defpath), *directories])
+    environment["PATH"] = search_path(environment.get("PATH", os.defpath))
     command = [uvtool.executable(), "python", "list", "--only-installed", "--output-format", "json"]
     done = processes.run(command, env=environment, capture=True, cwd=os.path.abspath(os.sep))
     found = []
