@@ -28,7 +28,7 @@ _PREFIX = re.compile(
 _SUBJECT_LENGTH = 70
 _REASON_LENGTH = 200
 _FORWARDED = re.compile(r"no|not-needed|https://\S+")
-_TRAILERS = (
+TRAILERS = (
     "Exit-condition",
     "Forwarded",
     "Bug",
@@ -159,8 +159,8 @@ def message(patch: Patch) -> Iterator[Finding]:
     elif not _FORWARDED.fullmatch(forwarded):
         yield Finding(patch.path, f"trailer 'Forwarded: {forwarded}' is not no, not-needed or a URL")
     for key in patch.trailers:
-        if key not in _TRAILERS:
-            yield Finding(patch.path, f"unknown trailer '{key}:'; known: {', '.join(_TRAILERS)}")
+        if key not in TRAILERS:
+            yield Finding(patch.path, f"unknown trailer '{key}:'; known: {', '.join(TRAILERS)}")
     if patch.author != AUTHOR:
         yield Finding(patch.path, f"the author is {patch.author}, not {AUTHOR}")
 

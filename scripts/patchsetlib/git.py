@@ -34,6 +34,7 @@ _KEPT_VARIABLES = re.compile(r"GIT_(SSL_|SSH|ASKPASS|PROXY_|HTTP_)")
 _KEPT_SETTINGS = (
     r"^(safe\.directory|http\.|url\.|credential\.|ssh\.|core\.sshcommand|core\.excludesfile|protocol\.)"
 )
+_USERS_OWN_VARIABLES = ("GIT_AUTHOR_", "GIT_COMMITTER_", "GIT_CONFIG_")
 
 _SETTINGS = {
     # Above the local configuration of a clone, which GIT_CONFIG_GLOBAL does not null.
@@ -214,6 +215,30 @@ def resolve(revision: str, cwd: str | os.PathLike) -> str | None:
         git("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}", cwd=cwd, check=False).strip()
         or None
     )
+
+
+def identity(cwd: str | os.PathLike) -> dict[str, str]:
+    """
+    Return the variables that make git commit as the user, by their own settings in the repository ``cwd``.
+
+    :raises PatchsetError: if they have set no name or no address
+    """
+    kept = {
+        k: v for k, v in os.environ.items() if not k.startswith("GIT_") or k.startswith(_USERS_OWN_VARIABLES)
+    }
+    variables = {}
+    for who in ("AUTHOR", "COMMITTER"):
+        # Otherwise git makes up an address from the name of the machine.
+        command = ["git", "-c", "user.useConfigOnly=true", "var", f"GIT_{who}_IDENT"]
+        said = _spawn(command, cwd=Path(cwd).resolve(), env=kept)
+        match = re.fullmatch(r"(.+) <(.+)> \d+ [+-]\d+\n?", said.stdout.decode(errors="surrogateescape"))
+        if said.returncode or not match:
+            raise PatchsetError(
+                "git does not know who you are",
+                "tell it: git config --global user.name NAME, git config --global user.email ADDRESS",
+            )
+        variables |= {f"GIT_{who}_NAME": match[1], f"GIT_{who}_EMAIL": match[2]}
+    return variables
 
 
 def git_dir(tree: Path, name: str = "") -> Path:

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``patchset pr``: a branch and a description for one upstream pull request."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from patchsetlib import base as bases
+from patchsetlib import git as gitlib
+from patchsetlib import moving, prbody, pullrequest, series, ui, upstream
+from patchsetlib.base import Base
+from patchsetlib.paths import ROOT, display, work_dir
+from patchsetlib.pullrequest import UPSTREAM, Branch
+from patchsetlib.remotes import project, remotes
+from patchsetlib.series import Patch
+
+HELP = "make a branch and a description for one pull request to upstream"
+_NO_ADDRESS = "ADDRESS-OF-THE-PATCH-SET"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("base", metavar="BASE", help="for example main-c5e70a9; see patchset status")
+    parser.add_argument("patch", metavar="PATCH", help="its number, file name, or a part of its subject")
+    parser.add_argument(
+        "--source",
+        metavar="CLONE",
+        type=Path,
+        help="clone of apache/airflow that gets the branch (default: one of its own)",
+    )
+    parser.add_argument(
+        "--onto", metavar="REV", help="commit to put it on (default: upstream's main, as last fetched)"
+    )
+    parser.add_argument(
+        "--dir",
+        metavar="DIR",
+        type=Path,
+        help="where worktree and description go (default: work/BASE/pr/NAME)",
+    )
+    parser.add_argument("--branch", metavar="NAME", help="name of the branch (default: made of the subject)")
+
+
+def run(args: argparse.Namespace) -> int:
+    base = bases.load(args.base)
+    patches = series.load(base).patches
+    patch = pullrequest.find(patches, args.patch)
+    needed = moving.with_dependencies(patches, patch)
+    _warn(base, patch)
+    if args.source:
+        clone, revision = args.source, args.onto or pullrequest.upstream_main(base, args.source)
+    else:
+        revision = args.onto or "origin/main"
+        clone = upstream.clone_with(base, revision)
+    name = args.branch or patch.slug.lower()
+    directory = (args.dir or work_dir() / base.name / "pr" / patch.slug.lower()).absolute()
+    links = prbody.Links(_address())
+    with ui.step(f"putting {patch.subject!r} on {revision} in {display(clone)}"):
+        branch = pullrequest.make(
+            needed, base, clone, revision, name, directory, lambda made: prbody.describe(made, clone, links)
+        )
+    if _NO_ADDRESS in branch.body.read_text(encoding="utf-8"):
+        ui.warn(f"this repository has no remote to link to: replace {_NO_ADDRESS} in {display(branch.body)}")
+    print("\n".join(_next(branch, clone)))
+    print(branch.directory)
+    return 0
+
+
+def _warn(base: Base, patch: Patch) -> None:
+    """Say what speaks against sending this patch."""
+    forms = [name for name in bases.all_bases() if not bases.load(name).released]
+    if base.released:
+        ui.warn(
+            f"the series of {base.name} leaves upstream's existing tests and documents as they are"
+            + (f"; for a pull request use that of {' or '.join(forms)}" if forms else "")
+        )
+    if applied := patch.trailer("Applied-Upstream"):
+        ui.warn(f"{patch.name}: upstream has its own form of this: {applied}")
+    forwarded = patch.trailer("Forwarded") or ""
+    if forwarded.startswith("https://"):
+        ui.warn(f"{patch.name}: there is a pull request: {forwarded}")
+
+
+def _address() -> str:
+    """Return the address of this repository's files, as they are in its checked out commit."""
+    commit = gitlib.resolve("HEAD", ROOT)
+    for url in remotes(ROOT).values() if commit else ():
+        if found := project(url):
+            return f"{found.web}/blob/{commit}"
+    return _NO_ADDRESS
+
+
+def _next(branch: Branch, clone: Path) -> Iterator[str]:
+    """Yield the commands that come next, with a word on each."""
+    owner, remote = "YOU", f"https://{UPSTREAM.host}/YOU/{UPSTREAM.name}"
+    for name, url in remotes(clone).items():
+        fork = project(url)
+        if fork and fork.host == UPSTREAM.host and fork != UPSTREAM:
+            owner, remote = fork.owner, name
+            break
+    tests, body = prbody.tests_of(branch.commits[-1], clone), shlex.quote(str(branch.body))
+    yield "# look at it, check it as upstream does"
+    yield f"cd {shlex.quote(str(branch.tree))}"
+    yield f"git log --patch {branch.start[:12]}.."
+    yield f"prek run --from-ref {branch.start[:12]} --to-ref HEAD"
+    if tests:
+        yield f"breeze run pytest {shlex.join(tests)}"
+    yield "# complete the description: the tests that passed, and whether generative AI was used"
+    yield f"$EDITOR {body}"
+    yield "# send it"
+    yield f"git push {remote} {branch.name}"
+    yield (
+        f"gh pr create --draft --repo {UPSTREAM.owner}/{UPSTREAM.name} --base main "
+        f"--head {owner}:{branch.name} --title {shlex.quote(branch.patch.subject)} --body-file {body}"
+    )
+    for file in branch.patch.created:
+        directory, _, name = file.rpartition("/")
+        if directory.endswith("/newsfragments"):
+            # Upstream wants it called after the pull request, which has no number before it is open.
+            new = f"{directory}/NUMBER.{name.partition('.')[2]}"
+            yield "# with the number of the pull request, when it is open"
+            yield f"git mv {shlex.quote(file)} {shlex.quote(new)}"
+            yield f"git commit --amend --no-edit && git push --force {remote} {branch.name}"
