@@ -33,6 +33,7 @@ class Deployments:
             how |= {"database": self._server.new_database(), "env": {"PYTHONPATH": str(drivers)}}
         else:
             how["migrated"] = self._sqlite(subject)
+        how["config"] = dict(how.get("config") or {}) | dict(subject.config)
         return workload.measure(subject.label, subject.python, home, load, **how)
 
     def _sqlite(self, subject: Subject) -> Path:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from patchsetlib import benchairflow, memory
-from patchsetlib.benchmemory import add_database
+from patchsetlib.benchmemory import add_deployment
 from patchsetlib.benchsubjects import Subject
 from patchsetlib.errors import UsageError
 from patchsetlib.memory import Sample
@@ -31,7 +31,7 @@ _SKIPPED = 0.1
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tasks", type=int, default=2000, metavar="N", help="default: 2000")
     parser.add_argument("--parallelism", type=int, default=4, metavar="N", help="slots (default: 4)")
-    add_database(parser)
+    add_deployment(parser)
 
 
 def options(args: argparse.Namespace) -> dict:

@@ -38,12 +38,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--settle", type=float, default=60.0, metavar="S", help="when to look again, in seconds (default: 60)"
     )
-    add_database(parser)
+    add_deployment(parser)
 
 
-def add_database(parser: argparse.ArgumentParser) -> None:
+def add_deployment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--database", choices=benchairflow.DATABASES, default="sqlite", help="default: sqlite"
+    )
+    parser.add_argument(
+        "--variant",
+        action="append",
+        default=[],
+        metavar="[LABEL=]SECTION.OPTION=VALUE",
+        help="measure patched with this configuration as well; repeatable",
     )
 
 
@@ -102,7 +109,7 @@ def condense(record: dict, settle: float) -> dict:
         "at once after": free[0] if free else samples[-1],
         f"{settle:g} s after": min(samples, key=lambda sample: abs(sample.time - rest)),
     }
-    kept = ("events", "dag_run", "sampling", "config")
+    kept = ("events", "cpu", "dag_run", "sampling", "config")
     return {name: record[name] for name in kept} | {
         "moments": {name: sample.as_json() for name, sample in moments.items()},
         "course": {
@@ -132,4 +139,13 @@ def figures(record: dict) -> list[Figure]:
         if busy := sample.count(memory.WORKER_BUSY):
             found.append(Figure(when, "workers", "busy", (busy,), None, digits=0))
         found += report.tree_figures(when, [roles])
+    # Not in the records of earlier versions.
+    if cpu := record.get("cpu"):
+        spans = {
+            "during the tasks, s": ("triggered", "finished"),
+            "from then to the end, s": ("finished", "end"),
+        }
+        for unit, (start, end) in spans.items():
+            spent = (cpu[end] - cpu[start],)
+            found.append(Figure("run", "CPU of the tree", unit, spent, tolerance=report.TIME_TOLERANCE))
     return found + report.run_figures([record])

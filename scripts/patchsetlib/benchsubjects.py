@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from patchsetlib import environment, series, source
@@ -30,6 +30,8 @@ class Subject:
     """File names of the patches in it; none for stock, and for what is not of this repository."""
     commits: tuple[str, ...] = ()
     """Ids of these patches as commits on the sdist tree."""
+    config: Mapping[str, str] = field(default_factory=dict)
+    """What is configured unlike the other subjects, by ``section.option``."""
 
     @property
     def airflow(self) -> str:
@@ -37,7 +39,8 @@ class Subject:
         return self.description["airflow"]
 
     def as_json(self) -> dict:
-        return {"patches": list(self.patches), "commits": list(self.commits), **self.description}
+        own = {"config": dict(self.config)} if self.config else {}
+        return {"patches": list(self.patches), "commits": list(self.commits), **own, **self.description}
 
     def check(self) -> None:
         """
@@ -53,27 +56,35 @@ class Subject:
 
 
 def subjects(
-    base: Base, *, python_version: str | None = None, each: bool = False, against: Sequence[str] = ()
+    base: Base,
+    *,
+    python_version: str | None = None,
+    each: bool = False,
+    variants: Sequence[str] = (),
+    against: Sequence[str] = (),
 ) -> list[Subject]:
     """
     Return what to measure, in the order of the table, with all environments built.
 
     :param each: stock, then the series cut after its first patch, its second, and so on
+    :param variants: ``[LABEL=]SECTION.OPTION=VALUE``: patched once more, so configured
     :param against: ``[LABEL=]PATH`` of the Python of other installations
-    :raises UsageError: if ``against`` is no good
+    :raises UsageError: if ``variants`` or ``against`` are no good
     :raises PatchsetError: if an environment cannot be built
     """
     # First, as it is the quickest to fail.
     others = [_other(text) for text in against]
+    settings = [_variant(text) for text in variants]
     found = [_of(base, "stock", False, python_version)]
     if each:
         for length in range(1, len(series.names(base))):
             label = "patch 1" if length == 1 else f"patches 1-{length}"
             found.append(_of(beginning(base, length), label, True, python_version))
-    found.append(_of(base, "patched", True, python_version))
+    patched = _of(base, "patched", True, python_version)
+    found += [patched, *(dataclasses.replace(patched, label=label, config=own) for label, own in settings)]
     labels = [subject.label for subject in (*found, *others)]
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
-        raise UsageError(f"two are called {', '.join(twice)}", "name them with --against LABEL=PATH")
+        raise UsageError(f"two are called {', '.join(twice)}", "give them other labels: LABEL=...")
     return [*found, *others]
 
 
@@ -102,6 +113,17 @@ def _of(base: Base, label: str, patched: bool, python_version: str | None) -> Su
     tree = source.cached_tree(base, patched=True)
     commits = git("rev-list", "--reverse", f"{source.tag_name(base)}..HEAD", cwd=tree).split()
     return Subject(label, python, description, tuple(series.names(base)), tuple(commits))
+
+
+def _variant(text: str) -> tuple[str, dict[str, str]]:
+    setting, _, value = text.rpartition("=")
+    label, _, option = setting.rpartition("=")
+    section, _, name = option.partition(".")
+    if not (section and name and value):
+        raise UsageError(
+            f"--variant {text}: not [LABEL=]SECTION.OPTION=VALUE", "e.g. core.mp_start_method=forkserver"
+        )
+    return label or value, {option: value}
 
 
 def _other(text: str) -> Subject:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from patchsetlib import benchairflow, report
-from patchsetlib.benchmemory import add_database
+from patchsetlib.benchmemory import add_deployment
 from patchsetlib.benchsubjects import Subject
 from patchsetlib.errors import UsageError
 from patchsetlib.report import Figure
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--parallelism", default="4,16", metavar="N,N,...", help="slots, one run for each (default: 4,16)"
     )
-    add_database(parser)
+    add_deployment(parser)
 
 
 def options(args: argparse.Namespace) -> dict:

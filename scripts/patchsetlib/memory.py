@@ -102,6 +102,23 @@ class Sample:
         return cls(data["time"], data["cost"], tuple(Reading(*each) for each in data["processes"]))
 
 
+def cpu_seconds(root: int) -> float:
+    """
+    Return the CPU time in seconds that a process tree has used, with its children that have ended.
+
+    :raises psutil.NoSuchProcess: if the root of the tree is gone
+    """
+    process = psutil.Process(root)
+    total = 0.0
+    for each in (process, *process.children(recursive=True)):
+        try:
+            total += sum(each.cpu_times()[:4])
+        except psutil.NoSuchProcess:
+            # Its time is that of a child of its parent now.
+            continue
+    return total
+
+
 def summarize(readings: Iterable[Reading]) -> dict:
     """
     Return count, unreadable, and median, largest and total of USS and PSS in bytes, of some processes.

@@ -187,9 +187,11 @@ def _observe(
     zero = time.monotonic()
     wall_zero = datetime.now(timezone.utc)
     events: dict[str, float] = {}
+    cpu: dict[str, float] = {}
 
     def event(what: str) -> None:
         events[what] = round(time.monotonic() - zero, 2)
+        cpu[what] = round(memory.cpu_seconds(instance.scheduler_pid), 2)
 
     try:
         with Sampler(instance.scheduler_pid, interval=interval, zero=zero) as sampler:
@@ -217,6 +219,7 @@ def _observe(
                     instance.check()
                     time.sleep(0.5)
                 snapshots[f"after {seconds:g} s"] = _snapshot(sampler.now(), None)
+            event("end")
             tasks = [task for run in runs for task in instance.task_instances(DAG_ID, run["dag_run_id"])]
     except psutil.NoSuchProcess:
         instance.check()
@@ -228,6 +231,8 @@ def _observe(
     return {
         "name": name,
         "events": events,
+        # CPU seconds of the scheduler and its children at these moments.
+        "cpu": cpu,
         "dag_run": {
             "state": runs[-1]["state"],
             "seconds": round(sum(_seconds_between(run["queued_at"], run["end_date"]) for run in runs), 2),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Every fault that LocalExecutor is to stand, on stock Airflow and on the patched one, there also with a fork server
-where that makes a difference.
+Every fault that LocalExecutor is to stand, on stock Airflow and on the patched one, there also with a fork
+server where that makes a difference.
 
 On stock each must fail where it is known to: a test that passes there shows nothing. Where stock has nothing
 to fail with, the reason is given.

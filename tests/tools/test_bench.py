@@ -19,6 +19,7 @@ import pytest
 from patchsetlib import base as bases
 from patchsetlib import (
     bench,
+    benchairflow,
     benchdispatch,
     benchdriver,
     benchgc,
@@ -240,6 +241,45 @@ def test_bad_against_is_said_before_anything_is_built(three: bases.Base, text: s
     assert not list((three.directory.parent / "work").glob("*"))
 
 
+@pytest.mark.parametrize("text", ["forkserver", "a=b=", "core.x", ".x=1", "label=x=1"])
+def test_bad_variant_is_said_before_anything_is_built(three: bases.Base, text: str):
+    with pytest.raises(PatchsetError, match=r"SECTION\.OPTION=VALUE"):
+        benchsubjects.subjects(three, variants=[text])
+
+    assert not list((three.directory.parent / "work").glob("*"))
+
+
+def test_variants_are_the_patched_one_with_another_configuration(three: bases.Base, monkeypatch):
+    monkeypatch.setattr(benchsubjects, "_of", lambda base, label, patched, python_version: subject(label))
+
+    found = benchsubjects.subjects(three, variants=["core.mp_start_method=spawn", "no pool=a.b=0"])
+
+    assert [(each.label, dict(each.config)) for each in found] == [
+        ("stock", {}),
+        ("patched", {}),
+        ("spawn", {"core.mp_start_method": "spawn"}),
+        ("no pool", {"a.b": "0"}),
+    ]
+    assert found[1].python == found[3].python
+    assert "config" not in found[1].as_json()
+    assert found[3].as_json()["config"] == {"a.b": "0"}
+
+
+def test_configuration_of_a_variant_gets_to_the_deployment(tmp_path: Path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(benchairflow.workload, "migrate", lambda python, place: place)
+    monkeypatch.setattr(
+        benchairflow.workload,
+        "measure",
+        lambda *args, config, **how: seen.setdefault("config", config) and {},
+    )
+    variant = dataclasses.replace(subject("one", airflow="3.1.3"), config={"a.b": "0"})
+
+    benchairflow.Deployments(tmp_path).measure(variant, tmp_path, None, config={"c.d": "1"})
+
+    assert seen["config"] == {"c.d": "1", "a.b": "0"}
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -295,7 +335,8 @@ def test_moments_of_a_run():
     samples += [sample(11, 3, 1, 30), sample(12, 4, 0, 28), sample(15, 4, 0, 15), sample(70, 4, 0, 6)]
     run = {"state": "success", "seconds": 9.0, "tasks": 8, "succeeded": 8, "states": {"success": 8}}
     record = {
-        "events": {"ready": 0.5, "triggered": 2.0, "finished": 10.0},
+        "events": {"ready": 0.5, "triggered": 2.0, "finished": 10.0, "end": 70.0},
+        "cpu": {"ready": 3.0, "triggered": 4.0, "finished": 9.5, "end": 10.25},
         "dag_run": run,
         "sampling": {},
         "config": {},
@@ -320,6 +361,8 @@ def test_moments_of_a_run():
     assert found["60 s after", "workers", report.USS_EACH] == 6
     assert found["60 s after", "whole tree", report.PSS_TOTAL] == 50 + 40 + 4 * 16
     assert found["run", "tasks succeeded", "of 8"] == 8
+    assert found["run", "CPU of the tree", "during the tasks, s"] == 5.5
+    assert found["run", "CPU of the tree", "from then to the end, s"] == 0.75
 
 
 # Growth

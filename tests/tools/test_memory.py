@@ -144,6 +144,27 @@ def test_sum_of_pss_counts_shared_pages_once():
     assert 64 * MIB < sample.total("pss") < 128 * MIB
 
 
+def test_cpu_time_is_that_of_the_tree_and_of_its_children_that_have_ended():
+    burn = "import time\nwhile time.process_time() < 0.3: pass\n"
+    program = (
+        "import os, subprocess, sys, time\n"
+        f"subprocess.run([sys.executable, '-c', {burn!r}], check=True)\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {burn + 'print(1, flush=True); time.sleep(600)'!r}])\n"
+        "time.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout.readline() == b"1\n"
+            found = memory.cpu_seconds(process.pid)
+            own = sum(psutil.Process(process.pid).cpu_times()[:2])
+        finally:
+            for each in (*psutil.Process(process.pid).children(), process):
+                each.kill()
+
+    assert own < 0.5
+    assert found - own > 0.5
+
+
 def test_zombies_are_not_processes(tree):
     root = tree()
     idle = next(r for r in memory.read_tree(root.pid).readings if r.role == WORKER_IDLE)

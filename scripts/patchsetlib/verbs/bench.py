@@ -64,7 +64,10 @@ def run(args: argparse.Namespace) -> int:
         output = Path(args.output).expanduser()
         # Now, since it would be a pity to notice after half an hour.
         output.mkdir(parents=True, exist_ok=True)
-    measured = subjects(base, python_version=args.python, each=args.each, against=args.against)
+    variants = getattr(args, "variant", [])
+    measured = subjects(
+        base, python_version=args.python, each=args.each, variants=variants, against=args.against
+    )
     started = time.monotonic()
     machine = report.describe_machine()
     directory = new_directory(work_dir() / base.name / "bench")
