@@ -146,10 +146,11 @@ def test_sum_of_pss_counts_shared_pages_once():
 
 def test_cpu_time_is_that_of_the_tree_and_of_its_children_that_have_ended():
     burn = "import time\nwhile time.process_time() < 0.3: pass\n"
+    stay = burn + "print(1, flush=True); time.sleep(600)"
     program = (
         "import os, subprocess, sys, time\n"
         f"subprocess.run([sys.executable, '-c', {burn!r}], check=True)\n"
-        f"child = subprocess.Popen([sys.executable, '-c', {burn + 'print(1, flush=True); time.sleep(600)'!r}])\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {stay!r}])\n"
         "time.sleep(600)\n"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
