@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from patchsetlib import base as bases
-from patchsetlib import check, ui, upstream
+from patchsetlib import check, staticchecks, ui, upstream
 from patchsetlib import clone as clones
 from patchsetlib.base import Base
 from patchsetlib.errors import PatchsetError
@@ -22,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--source",
         metavar="CLONE",
         type=Path,
-        help="also check what needs a full checkout, with this clone of apache/airflow",
+        help="also check what needs a full checkout, with this clone of apache/airflow: "
+        "upstream's static checks of every commit (ruff, mypy, hooks that need no Docker)",
     )
 
 
@@ -36,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
         clone = _clone(base, args.source)
         with ui.step(f"checking {display(base.directory)}"):
             findings = list(check.check(base, clone))
+        findings += staticchecks.run(base, args.source)
         for finding in findings:
             print(finding)
         count += len(findings)
