@@ -21,11 +21,9 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import libcst as cst
-from libcst.codemod import CodemodContext
-from libcst.codemod.visitors import RemoveImportsVisitor
 from libcst.metadata import MetadataWrapper, PositionProvider
 
-from codemods import files, rules
+from codemods import edits, files, rules
 from codemods.files import BadInput
 from patchsetlib.errors import PatchsetError
 
@@ -119,19 +117,9 @@ def _rewrite(path: Path, before: bytes, module: cst.Module) -> tuple[bytes, Coun
             return (module.bytes if counts else before), counts, _reports(path, module, plan)
         counts += plan.counts
         changed = module.visit(plan.edits)
-        module = cst.parse_module(_without_imports(changed, plan.unused).bytes)
+        assert isinstance(changed, cst.Module)
+        module = cst.parse_module(edits.without_unused(changed, plan.unused).bytes)
     raise AssertionError(f"{path}: the changes do not come to an end")
-
-
-def _without_imports(module: cst.Module, unused: set[tuple[str, str]]) -> cst.Module:
-    """Return the module without those of the imports that nothing uses any more."""
-    if not unused:
-        return module
-    context = CodemodContext()
-    for name, item in sorted(unused):
-        RemoveImportsVisitor.remove_unused_import(context, name, item)
-    # The tree must not have a node twice, as one that was copied to two places.
-    return RemoveImportsVisitor(context).transform_module(cst.parse_module(module.bytes))
 
 
 def _reports(path: Path, module: cst.Module, plan: rules.Plan) -> list[Report]:
@@ -164,23 +152,18 @@ def exit_code(result: Result, check: bool) -> int:
     return 1 if result.reports or (check and result.counts) else 0
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments to a parser."""
-    parser.add_argument("paths", metavar="PATH", nargs="+", help="a file, or a directory with all below it")
-    parser.add_argument(
-        "--check",
-        action="store_true",
-        help="write nothing; fail if something would be changed or is left to do",
-    )
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return 0, 1 if something is left to do, 2 for bad input."""
     parser = argparse.ArgumentParser(
         prog="executors_to_runner.py",
         description="Move code from Job(executor=X) and job.executor to SchedulerJobRunner(executors=[X]).",
     )
-    add_arguments(parser)
+    parser.add_argument("paths", metavar="PATH", nargs="+", help="a file, or a directory with all below it")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="write nothing; fail if something would be changed or is left to do",
+    )
     args = parser.parse_args(argv)
     try:
         result = rewrite(args.paths, check=args.check)

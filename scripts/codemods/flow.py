@@ -88,6 +88,8 @@ class Facts:
     """Calls that pass a Job, or the class, and then the name of the attribute."""
     strings: dict[cst.CSTNode, str] = field(default_factory=dict)
     """Strings that name ``Job.executors`` and are not the target of a patch."""
+    loader_patches: set[cst.CSTNode] = field(default_factory=set)
+    """Functions in which ExecutorLoader.init_executors is patched already."""
     suspects: dict[cst.Call, str] = field(default_factory=dict)
     """Calls that may make a Job with an executor, and why that is not known."""
     imports: dict[cst.CSTNode, str] = field(default_factory=dict)
@@ -117,6 +119,7 @@ class _Frame:
     returned: list[Value] = field(default_factory=list)
     runners: bool = False
     patched: bool = False
+    fixtures: frozenset[str] = frozenset()
 
 
 def text_of(node: cst.CSTNode | None) -> str | None:
@@ -199,7 +202,7 @@ class _Flow:
                 for name, values in later.items():
                     value = either([env.values.get(name), *values])
                     if value is not None:
-                        closure.values[name] = value
+                        closure.know(name, value)
             self._function(node, closure, cls, frame)
         self.frame = frame
 
@@ -221,6 +224,7 @@ class _Flow:
             self.frame.patched = True
         if self.autouse_patched or requested & self.patched_fixtures:
             self.frame.patched = True
+        self.frame.fixtures = frozenset(requested & self.patched_fixtures)
         if isinstance(node, cst.FunctionDef) and any(
             self._is_patch(one.decorator) for one in node.decorators
         ):
@@ -245,13 +249,15 @@ class _Flow:
             env.bind(name, self._remember(Runner, param), param)
         for attribute, values in cls.attributes.items():
             # What this function itself makes, it makes later.
+            if all(isinstance(one, Other) for one in values.values()):
+                continue
             known = [one for one in values.values() if not _made_in(one, function)]
             if (value := either(known)) is not None:
-                env.values[f"{name}.{attribute}"] = value
+                env.know(f"{name}.{attribute}", value)
 
     def _remember(self, kind: type[Runner] | type[Job], node: cst.CSTNode) -> Value:
         """Return the value that the parameter stands for, the same one in each round."""
-        key = ("parameter", node)
+        key = ("assumed", node)
         if key not in self.others:
             made = Runner(job=Job()) if kind is Runner else Job()
             self.others[key] = made  # type: ignore[assignment]
@@ -696,7 +702,7 @@ class _Flow:
         if name is None:
             return self._other("unknown", node)
         value = self._other("unknown", self.frame.node, name)
-        env.values[name] = value
+        env.know(name, value)
         return value
 
     def _place(self) -> Place:
@@ -806,20 +812,32 @@ class _Flow:
         second = text_of(node.args[1].value) if len(node.args) > 1 else None
         text = text_of(node.args[0].value) if node.args else None
         if text is not None and re.fullmatch(r"airflow\.jobs\.job\.ExecutorLoader(\.\w+)*", text):
-            self._patch(node, form, target, False)
+            self._patch(node, form, target, False, function)
+        elif text is not None and text.endswith(".ExecutorLoader.init_executors"):
+            self.facts.loader_patches.add(function or self.frame.node)
         elif text is not None and _PATCHED_PATH.fullmatch(text):
             if last_name(func) in ("patch", "setattr"):
                 self.facts.strings.pop(node.args[0].value, None)
-                self._patch(node, form, target, False)
+                self._patch(node, form, target, False, function)
         elif second in EXECUTORS and is_class(first, JOB):
-            self._patch(node, form, target, True)
+            self._patch(node, form, target, True, function)
         elif second in EXECUTORS and any(isinstance(one, Job) for one in alternatives(first)):
             self.facts.named[node] = first or Other()
         self._suspect(node, called, values)
         return self._other(node)
 
-    def _patch(self, node: cst.Call, form: str, target: cst.Name | None, on_class: bool) -> None:
-        self.facts.patches[node] = Patch(node, form, target, self._place(), self.frame.runners, on_class)
+    def _patch(
+        self,
+        node: cst.Call,
+        form: str,
+        target: cst.Name | None,
+        on_class: bool,
+        function: cst.CSTNode | None,
+    ) -> None:
+        place = self._place()
+        if function is not None:
+            place.function = function
+        self.facts.patches[node] = Patch(node, form, target, place, self.frame.runners, on_class)
         if form == "call":
             self.frame.patched = True
 
@@ -829,6 +847,7 @@ class _Flow:
         job.executor = _executor_argument(node)
         if job.executor is not None:
             job.versions = env.versions_of(names_in(node.args[job.executor].value))
+        job.fixtures = self.frame.fixtures
         job.patched = self.frame.patched or any(one in self.patching for one in self.withs)
         return job
 
@@ -850,7 +869,7 @@ class _Flow:
     def _suspect(self, node: cst.Call, called: Value | None, values: list[Value | None]) -> None:
         """Keep a call that is likely to make a Job with an executor, in a way that is not followed here."""
         keywords = {argument.keyword.value for argument in node.args if argument.keyword}
-        if "executor" not in keywords:
+        if not keywords & set(EXECUTORS):
             return
         if any(isinstance(one, Derived) and one.base == JOB for one in alternatives(called)):
             self.facts.suspects[node] = "a class derived from Job is given an executor"

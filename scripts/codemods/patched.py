@@ -43,7 +43,7 @@ def plan(
         try:
             new = _moved(patch, name.endswith(".executor"), facts, edits)
         except _Unclear as e:
-            report(patch.node, f"{name[name.rindex('Job.') :]} is patched, {e}", _BY_HAND)
+            report(patch.node, f"{name[name.rindex('Job.') :]} is patched {e}", _BY_HAND)
             continue
         edits.add(patch.node, lambda node, new=new: new)  # type: ignore[misc]
         counts["patch"] += 1
@@ -97,59 +97,60 @@ def _moved(patch: Patch, single: bool, facts: Facts, edits: Edits) -> cst.Call:
         func = func.value
     if last_name(func) != "patch":
         raise _Unclear("in a way that is not known")
-    value, others = _replacement(rest, patch)
-    if value is None and single:
+    return _patch(call.with_changes(func=func), patch, single, edits)
+
+
+def _patch(call: cst.Call, patch: Patch, single: bool, edits: Edits) -> cst.Call:
+    """Return the call of ``patch`` with the arguments that fit a function."""
+    made = edit.without_argument(call, 0) if patch.on_class else call
+    made = _with(made, 0, value=_string(made.args[0].value, LOADER))
+    property_mock = said = False
+    for index in reversed(range(1, len(made.args))):
+        argument = made.args[index]
+        keyword = argument.keyword.value if argument.keyword else "new" if index == 1 else ""
+        if keyword == "new_callable" and last_name(argument.value) == "PropertyMock":
+            made, property_mock = edit.without_argument(made, index), True
+        elif keyword in ("new", "return_value"):
+            if keyword == "new" and patch.form == "decorator":
+                raise _Unclear("with something that a decorator does not pass on to the function")
+            value = _given(argument.value) if keyword == "new" else argument.value
+            property_mock |= keyword == "new"
+            said = True
+            made = _with(
+                made, index, keyword=cst.Name("return_value"), value=_listed(value) if single else value
+            )
+        else:
+            raise _Unclear(f"with {keyword or 'an argument'} that may not fit a function")
+    if not property_mock:
+        raise _Unclear("by something that is not a PropertyMock")
+    if edit.comments(made) != edit.comments(call):
+        raise _Unclear("with comments beside what has to go")
+    if single and not said:
         _wrap_assignments(patch, edits)
-    made = call.with_changes(func=func, args=_target(call, patch))
-    if value is not None:
-        made = edit.with_argument(made, "return_value", _listed(value) if single else value)
-    for argument in others:
-        assert argument.keyword is not None
-        made = edit.with_argument(made, argument.keyword.value, argument.value)
-    if not made.args[1:]:
-        made = made.with_changes(whitespace_before_args=cst.SimpleWhitespace(""))
     return made
 
 
+def _with(call: cst.Call, index: int, **changes: cst.CSTNode) -> cst.Call:
+    """Return the call with another argument at this position."""
+    if "keyword" in changes:
+        changes["equal"] = cst.AssignEqual(cst.SimpleWhitespace(""), cst.SimpleWhitespace(""))
+    args = list(call.args)
+    args[index] = args[index].with_changes(**changes)
+    return call.with_changes(args=args)
+
+
 def _both(patch: Patch, facts: Facts) -> bool:
-    return any(
+    # The loader in a file that has been gone through before.
+    return patch.place.function in facts.loader_patches or any(
         other.place.function is patch.place.function
         and (path := text_of(other.node.args[0].value)) is not None
-        and path.endswith(".Job.executors")
+        and path.endswith((".Job.executors", ".ExecutorLoader.init_executors"))
         for other in facts.patches.values()
     )
 
 
-def _target(call: cst.Call, patch: Patch) -> tuple[cst.Arg, ...]:
-    old = call.args[1].value if patch.on_class else call.args[0].value
-    return (cst.Arg(_string(old, LOADER)),)
-
-
 def _listed(value: cst.BaseExpression) -> cst.List:
     return cst.List([cst.Element(value)])
-
-
-def _replacement(rest: list[cst.Arg], patch: Patch) -> tuple[cst.BaseExpression | None, list[cst.Arg]]:
-    """Return what the property gives, if that is said in the call, and the arguments to keep."""
-    new = value = None
-    callable_ = False
-    for index, argument in enumerate(rest):
-        keyword = argument.keyword.value if argument.keyword else ("new" if index == 0 else "")
-        if keyword == "new":
-            new = argument.value
-        elif keyword == "new_callable" and last_name(argument.value) == "PropertyMock":
-            callable_ = True
-        elif keyword == "return_value":
-            value = argument.value
-        else:
-            raise _Unclear(f"with {keyword or 'an argument'} that may not fit a function")
-    if new is not None:
-        if patch.form == "decorator":
-            raise _Unclear("with something that a decorator does not pass on to the function")
-        value = _given(new)
-    elif not callable_:
-        raise _Unclear("by something that is not a PropertyMock")
-    return value, []
 
 
 def _given(new: cst.BaseExpression) -> cst.BaseExpression:
@@ -166,7 +167,7 @@ def _wrap_assignments(patch: Patch, edits: Edits) -> None:
     """Make lists of what the mock of ``Job.executor`` returns, where that is said after it was made."""
     function, target = patch.place.function, patch.target
     if target is None:
-        raise _Unclear("and what it gives is not said here")
+        raise _Unclear("and it is not said here what it gives")
     values: list[cst.BaseExpression] = []
     uses = 0
 
@@ -189,15 +190,14 @@ def _wrap_assignments(patch: Patch, edits: Edits) -> None:
 def _setattr(patch: Patch, rest: list[cst.Arg], single: bool) -> cst.Call:
     """Return the call of monkeypatch.setattr for the loader."""
     call = patch.node
-    if not rest or (rest[0].keyword and rest[0].keyword.value != "value"):
+    if not rest or rest[0].keyword:
         raise _Unclear("with arguments that are not known")
     value = _property_value(rest[0].value)
     body = _listed(value) if single else value
     function = cst.Lambda(params=cst.Parameters(), body=body)
-    (target,) = _target(call, patch)
-    kept = [target.with_changes(comma=cst.Comma(whitespace_after=cst.SimpleWhitespace(" ")))]
-    first = rest[0].with_changes(value=function, keyword=None, equal=cst.MaybeSentinel.DEFAULT)
-    return call.with_changes(args=(*kept, first, *rest[1:]))
+    made = edit.without_argument(call, 0) if patch.on_class else call
+    made = _with(made, 0, value=_string(made.args[0].value, LOADER))
+    return _with(made, 1, value=function)
 
 
 def _property_value(node: cst.BaseExpression) -> cst.BaseExpression:

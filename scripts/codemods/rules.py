@@ -117,22 +117,14 @@ class _Planner:
             return
         runners = [runner for runner in self.facts.runners.values() if runner.job is job]
         unsure = [r for r in self.facts.runners.values() if isinstance(r.job, Either) and job in r.job.of]
-        if job.patched and not self._from_fixture(job, argument.value):
+        if job.patched and not names_in(argument.value) & job.fixtures:
             # The patch of Job.executors has hidden this executor all the time.
             self._drop(job, None, pattern="unused executor")
             return
         if problem := self._not_movable(job, argument.value, runners, unsure):
-            self._report(call, f"Job gets an executor, {problem}", _PASS)
+            self._report(call, f"Job gets an executor{problem}", _PASS)
             return
         self._drop(job, runners, pattern="constructor")
-
-    @staticmethod
-    def _from_fixture(job: Job, value: cst.BaseExpression) -> bool:
-        function = job.place.function if job.place else None
-        if not isinstance(function, cst.FunctionDef):
-            return False
-        names = {param.name.value for param in function.params.params}
-        return bool({name.partition(".")[0] for name in names_in(value)} & names)
 
     def _not_movable(
         self, job: Job, value: cst.BaseExpression, runners: Sequence[Runner], unsure: Sequence[Runner]
@@ -140,30 +132,30 @@ class _Planner:
         """Return why the executor cannot become an argument of the runners; empty if it can."""
         assert job.place is not None
         if unsure:
-            return "but the runner may be for another Job"
+            return ", but the runner may be for another Job"
         if not runners:
-            return "and no SchedulerJobRunner is made for it here"
+            return ", and no SchedulerJobRunner is made for it here"
         if len(runners) > 1 and not is_simple(value):
-            return "which more than one SchedulerJobRunner would make for itself"
+            return ", which more than one SchedulerJobRunner would make for itself"
         if _contains(value, (cst.NamedExpr, cst.Await, cst.Yield)):
-            return "in an expression that cannot be evaluated elsewhere"
+            return " in an expression that cannot be evaluated elsewhere"
         for runner in runners:
             assert runner.call is not None
             assert runner.place is not None
             keywords = {a.keyword.value for a in runner.call.args if a.keyword}
             if "executors" in keywords:
-                return "and its SchedulerJobRunner gets executors, too"
+                return ", and its SchedulerJobRunner gets executors, too"
             if any(a.star for a in runner.call.args):
-                return "and its SchedulerJobRunner may get executors, too, by * or **"
+                return ", and its SchedulerJobRunner may get executors, too, by * or **"
             if runner.place.function is not job.place.function:
-                return "and its SchedulerJobRunner is made in another function"
+                return ", and its SchedulerJobRunner is made in another function"
             if any(runner.versions.get(n, frozenset()) != v for n, v in job.versions.items()):
-                return "of a name that stands for something else where the SchedulerJobRunner is made"
+                return " of a name that stands for something else where the SchedulerJobRunner is made"
             if not is_simple(value):
                 if runner.place.loops != job.place.loops:
-                    return "which a loop would make anew for each SchedulerJobRunner"
+                    return ", which a loop would make anew for each SchedulerJobRunner"
                 if runner.place.contexts != job.place.contexts:
-                    return "which would be made in another context manager, with the SchedulerJobRunner"
+                    return ", which would be made in another context manager, with the SchedulerJobRunner"
         return ""
 
     def _drop(self, job: Job, runners: Sequence[Runner] | None, pattern: str = "constructor") -> None:
@@ -186,17 +178,11 @@ class _Planner:
             assert statement is not None
             self.plan_.edits.add(statement, lambda node: edit.with_comments(node, texts))
         self.plan_.edits.add(call, lambda node: _job_without(node, index))  # type: ignore[arg-type]
-        if runners is None:
-            for name in names_in(argument.value):
-                self._unused(argument.value, name)
         for runner in runners or ():
             assert runner.call is not None
             self.plan_.edits.add(runner.call, lambda node: self._with_executors(node, argument.value))
         self.moved.add(job)
         self._count(pattern)
-
-    def _unused(self, node: cst.CSTNode, name: str) -> None:
-        return None
 
     def _with_executors(self, node: cst.CSTNode, value: cst.BaseExpression) -> cst.CSTNode:
         assert isinstance(node, cst.Call)

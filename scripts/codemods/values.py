@@ -57,6 +57,8 @@ class Job(Value):
     """The bindings of the names in that argument."""
     patched: bool = False
     """Whether Job.executors was patched then, so that the argument had no effect."""
+    fixtures: frozenset[str] = frozenset()
+    """The fixtures that have patched it, where the function has them as parameters."""
 
 
 @dataclass(eq=False)
@@ -128,22 +130,36 @@ def dotted(node: cst.CSTNode) -> str | None:
     return None
 
 
+def _prefixes(name: str) -> set[str]:
+    parts = name.split(".")
+    return {".".join(parts[:end]) for end in range(1, len(parts))}
+
+
 class Env:
     """What the names ``a`` and ``a.b.c`` stand for at one point of the program."""
 
-    def __init__(
-        self, values: dict[str, Value] | None = None, versions: dict[str, frozenset[int]] | None = None
-    ):
-        self.values = dict(values or {})
-        self.versions = dict(versions or {})
+    def __init__(self) -> None:
+        self.values: dict[str, Value] = {}
+        self.versions: dict[str, frozenset[int]] = {}
+        self.owners: set[str] = set()
+        """Names of which attributes may be known."""
 
     def copy(self) -> Env:
-        return Env(self.values, self.versions)
+        made = Env()
+        made.values, made.versions, made.owners = self.values.copy(), self.versions.copy(), self.owners.copy()
+        return made
+
+    def know(self, name: str, value: Value) -> None:
+        """Say what a name stands for that is bound elsewhere."""
+        self.values[name] = value
+        self.owners |= _prefixes(name)
 
     def bind(self, name: str, value: Value | None, node: cst.CSTNode) -> None:
         """Let the name stand for something else from here on; ``node`` tells this binding from others."""
-        for known in [known for known in self.values if known.startswith(name + ".")]:
-            del self.values[known]
+        if name in self.owners:
+            for known in [known for known in self.values if known.startswith(name + ".")]:
+                del self.values[known]
+        self.owners |= _prefixes(name)
         if value is None:
             self.values.pop(name, None)
         else:
@@ -152,16 +168,15 @@ class Env:
 
     def join(self, other: Env) -> Env:
         """Return what is known where two ways through the program meet."""
-        values = {
-            name: either((self.values.get(name), other.values.get(name)))
-            for name in {**self.values, **other.values}
-        }
-        nothing: frozenset[int] = frozenset()
-        versions = {
-            name: self.versions.get(name, nothing) | other.versions.get(name, nothing)
-            for name in {**self.versions, **other.versions}
-        }
-        return Env({name: value for name, value in values.items() if value is not None}, versions)
+        made = self.copy()
+        made.owners |= other.owners
+        for name, value in other.values.items():
+            own = self.values.get(name)
+            if own is not value:
+                made.values[name] = either((own, value)) or value
+        for name, bindings in other.versions.items():
+            made.versions[name] = self.versions.get(name, bindings) | bindings
+        return made
 
     def same(self, other: Env) -> bool:
         return self.values == other.values and self.versions == other.versions
