@@ -15,23 +15,24 @@ them.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import os
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 
+from patchsetlib import ui
 from patchsetlib.errors import PatchsetError
 from patchsetlib.git import call, essential, git
-from patchsetlib.paths import ROOT, display
+from patchsetlib.paths import ROOT, display, work_dir
 
 TRAILER = "Codemod"
 _DIRECTORY = ROOT / "scripts" / "codemods"
 _SETTINGS = ("pyproject.toml", "ruff.toml", ".ruff.toml")
 _LITERAL = {"GIT_LITERAL_PATHSPECS": "1"}
-# What was rewritten already: codemod, file and settings, to the text after.
-_known: dict[tuple, str | None] = {}
 
 
 @dataclass(frozen=True)
@@ -152,28 +153,50 @@ def _texts(
     codemod: Codemod, entries: list[_Entry], settings: list[_Entry], repository: Path, env: dict[str, str]
 ) -> list[str | None]:
     """Return what the codemod makes of each of the files, None where it changes nothing."""
-    keys = {entry: (codemod.name, entry, *settings) for entry in entries}
-    missing = [entry for entry in entries if keys[entry] not in _known]
+    places = {entry: _place(codemod, entry, settings) for entry in entries}
+    missing = [entry for entry in entries if not places[entry].exists()]
+    before = _read([*entries, *settings], repository, env)
     if missing:
+        ui.info(f"running the codemod {codemod.name} over {len(missing)} files, which can take a minute")
         with tempfile.TemporaryDirectory(prefix="patchset-") as scratch:
             # Whatever settings are further up are not those of the tree.
             Path(scratch, "ruff.toml").touch()
             root = Path(scratch, "tree")
-            before = _read([*missing, *settings], repository, env)
-            for entry, data in before.items():
+            for entry in [*missing, *settings]:
                 file = root / entry.path
                 file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(data)
+                file.write_bytes(before[entry])
             try:
                 _module(codemod.name).rewrite([root / entry.path for entry in missing])
             except PatchsetError as e:
                 problem = e.problem.replace(f"{root}/", "")
                 raise PatchsetError(f"the codemod {codemod.name} fails: {problem}") from e
             for entry in missing:
-                after = (root / entry.path).read_bytes()
-                text = None if after == before[entry] else after.decode(errors="surrogateescape")
-                _known[keys[entry]] = text
-    return [_known[keys[entry]] for entry in entries]
+                _keep((root / entry.path).read_bytes(), places[entry])
+    after = {entry: places[entry].read_bytes() for entry in entries}
+    return [
+        None if after[entry] == before[entry] else after[entry].decode(errors="surrogateescape")
+        for entry in entries
+    ]
+
+
+def _place(codemod: Codemod, entry: _Entry, settings: list[_Entry]) -> Path:
+    """Return where what becomes of a file is kept: named after all that it depends on."""
+    digest = hashlib.sha256()
+    # The libraries, too: their versions stand there.
+    programs = [*sorted(_DIRECTORY.glob("*.py")), _DIRECTORY.parent / "requirements.txt"]
+    for path in programs:
+        digest.update(f"{path.name}\0".encode() + path.read_bytes() + b"\0")
+    digest.update("\0".join([codemod.name, *map(str, (entry, *settings))]).encode(errors="surrogateescape"))
+    return work_dir() / "codemods" / digest.hexdigest()
+
+
+def _keep(data: bytes, place: Path) -> None:
+    place.parent.mkdir(exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=place.parent)
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+    os.replace(temporary, place)
 
 
 def _read(entries: Iterable[_Entry], repository: Path, env: dict[str, str]) -> dict[_Entry, bytes]:

@@ -87,8 +87,8 @@ def start(base: Base, clone: Path, revision: str, tree: Path, new: str | None) -
             "choose another name with --as",
         )
     patches = series.load(base).patches
+    old = moving.bring(base, clone)
     with ui.step(f"moving {len(patches)} patches of {base.name} to {onto[:12]}"):
-        old = moving.bring(base, clone)
 
         def publish(building: Path, final: Path) -> None:
             git("worktree", "move", building, final, cwd=clone)

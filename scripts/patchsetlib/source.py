@@ -255,7 +255,7 @@ def recorded_left_out(tree: Path) -> dict[str, list[str]]:
 
 
 def commits_file(base: Base) -> Path:
-    """Return the path of the file that lists the commit ids of the series on an sdist tree."""
+    """Return the path of the file with the ids of the series, on the sdist tree or on upstream's commit."""
     return base.directory / "commits"
 
 

@@ -8,7 +8,6 @@ terminal a running step has a spinner and its time; elsewhere each step is one p
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from rich.console import Console
 
 _console = Console(stderr=True, highlight=False, soft_wrap=True)
 _quiet = False
+_animated = False
 
 
 def set_quiet(quiet: bool) -> None:
@@ -47,15 +47,21 @@ def step(what: str) -> Iterator[None]:
     if _quiet:
         yield
         return
+    global _animated
     started = time.monotonic()
-    if _console.is_terminal:
+    # One within another is a plain line: there can be only one spinner.
+    if _console.is_terminal and not _animated:
         from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
         columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
         with Progress(*columns, console=_console, transient=True) as progress:
             progress.add_task(what, total=None)
-            yield
+            _animated = True
+            try:
+                yield
+            finally:
+                _animated = False
     else:
-        print(f"{what} ...", file=sys.stderr, flush=True)
+        info(f"{what} ...")
         yield
     info(f"{what}: done in {time.monotonic() - started:.1f} s")

@@ -18,12 +18,23 @@ pytestmark = pytest.mark.network
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     names = metafunc.config.getoption("--base") or bases.all_bases()
+    if "name" in metafunc.fixturenames:
+        metafunc.parametrize("name", names)
+    commits = [name for name in names if not bases.load(name).released]
+    skipped = [
+        pytest.param(None, id=name, marks=pytest.mark.skip(f"{name} has no sdist; see check --source CLONE"))
+        for name in commits
+    ]
+    names = [name for name in names if name not in commits]
     if "built" in metafunc.fixturenames:
-        metafunc.parametrize("built", names, indirect=True)
+        metafunc.parametrize("built", [*names, *skipped], indirect=True)
     if "step" in metafunc.fixturenames:
-        steps = [(name, patch) for name in names for patch in series.names(bases.load(name))]
-        ids = [f"{name}-{series.slug(patch)}" for name, patch in steps]
-        metafunc.parametrize("step", steps, indirect=True, ids=ids)
+        steps = [
+            pytest.param((name, patch), id=f"{name}-{series.slug(patch)}")
+            for name in names
+            for patch in series.names(bases.load(name))
+        ]
+        metafunc.parametrize("step", [*steps, *skipped], indirect=True)
 
 
 @pytest.fixture(scope="session")
@@ -48,8 +59,8 @@ def step(request, build) -> Step:
     return Step(built, built.applied[number].patch, commits[number + 1], commits[number])
 
 
-def test_nothing_is_wrong_with_the_files(built):
-    assert [str(finding) for finding in check.check(built.base)] == []
+def test_nothing_is_wrong_with_the_files(name):
+    assert [str(finding) for finding in check.check(bases.load(name))] == []
 
 
 def test_export_gives_the_same_bytes(built, tmp_path):
