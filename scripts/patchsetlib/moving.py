@@ -102,7 +102,6 @@ def remove(clone: Path, tree: Path) -> None:
     """Remove a worktree of ``clone`` with all that is in it."""
     git("worktree", "remove", "--force", "--force", tree, cwd=clone, check=False)
     remove_tree(tree)
-    git("worktree", "prune", cwd=clone, check=False)
 
 
 def with_dependencies(patches: Sequence[Patch], patch: Patch) -> list[Patch]:

@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 
 from patchsetlib import git as gitlib
-from patchsetlib import ui
+from patchsetlib import source, ui
 from patchsetlib.base import Base
 from patchsetlib.errors import PatchsetError
 from patchsetlib.git import GitError, git
@@ -60,6 +60,13 @@ def existing_clone(base: Base) -> Path | None:
     """Return the clone if it is there and has the commit of ``base``; nothing is fetched."""
     place = _place(base)
     return place if place.exists() and gitlib.resolve(base.commit, place) else None
+
+
+def forget_removed_trees(base: Base, clone: Path) -> None:
+    """Drop the branch of a tree of ``base`` that was removed, as that of an sdist tree goes with it."""
+    git("worktree", "prune", cwd=clone)
+    # git refuses to delete the branch of a tree that is still there.
+    git("branch", "--quiet", "-D", source.branch_name(base), cwd=clone, check=False)
 
 
 def _place(base: Base) -> Path:

@@ -319,6 +319,15 @@ def test_all_bases(repository):
     repository.ok("check", "1.0")
 
 
+def test_left_out_part_is_checked_with_a_clone(repository):
+    """Only a full checkout has the guide that the third patch changes."""
+    edit(repository, THIRD, ("-How it works since step 7.", "-How it works since step 8."))
+    assert findings(repository) == []
+    done = repository.run("--quiet", "check", "1.0", "--source", repository.upstream)
+    assert done.returncode == 1
+    assert f"{THIRD} does not apply: airflow-core/docs/guide.rst" in done.stdout
+
+
 def test_no_sdist_and_no_network(repository):
     shutil.rmtree(repository.root / "work" / "downloads")
     line = repository.fails("check")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -197,8 +198,13 @@ def test_checkout_without_a_clone_makes_a_partial_one(repository):
     (clone,) = (repository.root / "work" / "clones").iterdir()
     assert user_git("config", "remote.origin.partialclonefilter", cwd=clone) == "blob:none"
     assert user_git("rev-list", "--count", TAG, cwd=clone) == "1"
-    # check uses it, and needs no network.
+    # Whatever is made of it now needs no network.
     repository.upstream.rename(repository.upstream.with_name("gone"))
+    line = repository.fails("checkout", NAME, "--dir", repository.root / "second")
+    assert f"branch {BRANCH} exists" in line
+    shutil.rmtree(tree)
+    repository.ok("checkout", NAME)
+    assert repository.ok("export", NAME) == ""
     done = repository.run("--quiet", "check", NAME)
     assert (done.returncode, done.stdout) == (0, "")
     assert "applying the patches skipped" not in done.stderr

@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     origin = args.source
     if origin is None and not base.released:
         origin = upstream.clone_with(base)
+        upstream.forget_removed_trees(base, origin)
     where = f"the clone {display(origin)}" if origin else f"the sdist of {base.sdist.project} {base.version}"
     with ui.step(f"checking out {base.name} from {where} with {len(patches)} patches"):
         if origin:
