@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from patchsetlib import git as gitlib
-from patchsetlib import moving
+from patchsetlib import moving, series, ui
 from patchsetlib.base import Base
 from patchsetlib.check import TRAILERS
 from patchsetlib.clone import verify_repository
@@ -108,7 +108,7 @@ def message(patch: Patch) -> str:
 
 
 def make(
-    patches: Sequence[Patch],
+    patch: Patch,
     base: Base,
     clone: Path,
     revision: str,
@@ -121,7 +121,8 @@ def make(
 
     What ``clone`` has checked out is not touched.
 
-    :param patches: the patch, last, and before it those that it needs
+    Below the patch are those that it needs: by its trailers, and where it changes what they have written.
+
     :param revision: what the branch is to be on top of
     :param describe: returns the description
     :raises PatchsetError: if it cannot be made; then nothing is left behind
@@ -141,11 +142,12 @@ def make(
     with staged(directory, discard=discard, publish=publish) as building:
         # After staged() has removed what a killed run left, its branch among it.
         _refuse_existing(clone, name)
-        placed = moving.place_patches(patches, base, clone, revision, building / _TREE)
-        branch = Branch(name, placed.start, _rewritten(placed, patches, identity), directory.absolute())
-        if not branch.commits or branch.patch != patches[-1]:
+        placed = _placed(patch, base, clone, revision, building / _TREE)
+        commits = _rewritten(placed, series.load(base).patches, identity)
+        branch = Branch(name, placed.start, commits, directory.absolute())
+        if not branch.commits or branch.patch != patch:
             raise PatchsetError(
-                f"{patches[-1].name} changes nothing on top of {placed.start[:12]}",
+                f"{patch.name} changes nothing on top of {placed.start[:12]}",
                 "upstream has it; there is nothing to send",
             )
         (building / _BODY).write_text(describe(branch), encoding="utf-8")
@@ -167,6 +169,27 @@ def _refuse_existing(clone: Path, name: str) -> None:
         f"branch {name} exists in {where}",
         f"keep it and name another one with --branch, or remove it: {remedy}git -C {where} branch -D {name}",
     )
+
+
+def _placed(patch: Patch, base: Base, clone: Path, revision: str, tree: Path) -> Placed:
+    """Make ``tree`` a worktree of ``clone`` with ``patch`` and what it needs as commits on ``revision``."""
+    patches = series.load(base).patches
+    needed = moving.with_dependencies(patches, patch)
+    while True:
+        try:
+            return moving.place_patches(needed, base, clone, revision, tree)
+        except PatchsetError as e:
+            conflict = e.__cause__
+            if not isinstance(conflict, moving.Conflict):
+                raise
+            before = patches[: patches.index(conflict.patch)]
+            others = [each for each in before if each not in needed and {*each.files} & {*conflict.files}]
+            if not others:
+                raise
+            # What it changes may be lines of a patch that it does not need to work: most likely the last one.
+            ui.info(f"{conflict.patch.name} does not merge without {others[-1].name}: trying with both")
+            more = moving.with_dependencies(patches, others[-1])
+            needed = [each for each in patches if each in needed or each in more]
 
 
 def _rewritten(placed: Placed, patches: Sequence[Patch], identity: dict[str, str]) -> tuple[Commit, ...]:

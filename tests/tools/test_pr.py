@@ -62,6 +62,7 @@ SUBJECTS = [
     "Take the seventh step right",
     "Say in the guide what a step is",
     "Take the ninth step right",
+    "Take the ninth step twice",
 ]
 
 
@@ -100,6 +101,9 @@ def _with_pr_series(_pristine, tmp_path_factory) -> Repository:
         },
         trailers=f"{TRAILERS}Co-authored-by: Another <another@invalid>\nDepends-on: {SUBJECTS[2]}\n",
     )
+    # Has the lines of the one before, and does not say that it needs it.
+    twice = seventh.replace("return 9\n", "return 99 * 2\n")
+    repository.commit(tree, SUBJECTS[4], {SECOND: twice}, trailers=f"{TRAILERS}Tests: none (none)\n")
     repository.ok("export", "1.0", "--dir", tree)
     user_git("worktree", "remove", "--force", tree, cwd=repository.upstream)
     user_git("branch", "-D", "patchset/1.0", cwd=repository.upstream)
@@ -194,7 +198,7 @@ class Sent:
         self.before = self.clone_state()
         self.done = [
             me.repository.run("--quiet", *me.arguments(str(number), "--dir", self.directory(number)))
-            for number in range(1, 5)
+            for number in range(1, 1 + len(SUBJECTS))
         ]
 
     def clone_state(self) -> tuple[dict[str, bytes], bytes, str]:
@@ -248,13 +252,19 @@ def test_what_the_clone_has_checked_out_is_not_touched(sent):
 
 def test_what_a_patch_needs_is_below_it(sent):
     branch = "take-the-ninth-step-right"
-    assert sent.me.log("%s", branch) == SUBJECTS[1:]
+    assert sent.me.log("%s", branch) == SUBJECTS[1:4]
     trailers = sent.me.git("log", "--format=%(trailers:only)", f"origin/main..{branch}").split("\n")
     assert [line for line in trailers if line] == ["Co-authored-by: Another <another@invalid>"]
     assert set(sent.me.log("%ae", branch)) == {"ada@invalid"}
     assert f"- {SUBJECTS[1]} (no pull request yet)\n" in sent.body(4)
     assert f"- {SUBJECTS[2]} ({OPEN})\n" in sent.body(4)
     assert sent.me.git("rev-parse", branch)[:12] in sent.body(4)
+
+
+def test_what_has_the_lines_it_changes_is_below_it(sent):
+    """Also where no trailer says so; what such a patch needs comes along."""
+    assert sent.me.log("%s", "take-the-ninth-step-twice") == SUBJECTS[1:]
+    assert "return 99 * 2\n" in (sent.tree(5) / SECOND).read_text()
 
 
 def test_description(sent):
@@ -287,6 +297,7 @@ def test_warnings(sent):
         ["warning: 0001-Take-the-third-step-right.patch: upstream has its own form of this: 3.2.0"],
         [],
         [f"warning: 0003-Say-in-the-guide-what-a-step-is.patch: there is a pull request: {OPEN}"],
+        [],
         [],
     ]
 
@@ -326,7 +337,7 @@ def test_what_upstream_has_already_is_not_sent(me):
     assert "0002-Take-the-seventh-step-right.patch changes nothing on top of" in me.fails("2")
     me.pr("4")
 
-    assert me.log("%s", "take-the-ninth-step-right") == SUBJECTS[2:]
+    assert me.log("%s", "take-the-ninth-step-right") == SUBJECTS[2:4]
     assert SUBJECTS[1] not in me.body
 
 

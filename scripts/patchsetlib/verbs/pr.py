@@ -10,7 +10,7 @@ from pathlib import Path
 
 from patchsetlib import base as bases
 from patchsetlib import git as gitlib
-from patchsetlib import moving, prbody, pullrequest, series, ui, upstream
+from patchsetlib import prbody, pullrequest, series, ui, upstream
 from patchsetlib.base import Base
 from patchsetlib.paths import ROOT, display, work_dir
 from patchsetlib.pullrequest import UPSTREAM, Branch
@@ -44,9 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     base = bases.load(args.base)
-    patches = series.load(base).patches
-    patch = pullrequest.find(patches, args.patch)
-    needed = moving.with_dependencies(patches, patch)
+    patch = pullrequest.find(series.load(base).patches, args.patch)
     _warn(base, patch)
     if args.source:
         clone, revision = args.source, args.onto or pullrequest.upstream_main(base, args.source)
@@ -58,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     links = prbody.Links(_address())
     with ui.step(f"putting {patch.subject!r} on {revision} in {display(clone)}"):
         branch = pullrequest.make(
-            needed, base, clone, revision, name, directory, lambda made: prbody.describe(made, clone, links)
+            patch, base, clone, revision, name, directory, lambda made: prbody.describe(made, clone, links)
         )
     if _NO_ADDRESS in branch.body.read_text(encoding="utf-8"):
         ui.warn(f"this repository has no remote to link to: replace {_NO_ADDRESS} in {display(branch.body)}")
