@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -66,7 +67,9 @@ def read(path: Path, words: Sequence[re.Pattern[bytes]]) -> tuple[bytes, cst.Mod
         return data, parse(path, data)
     # The same result, but faster; a Python too old for the syntax of a file has not the last word.
     try:
-        ast.parse(data)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ast.parse(data)
     except (SyntaxError, ValueError):
         parse(path, data)
     return data, None

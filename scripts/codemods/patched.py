@@ -15,7 +15,8 @@ import libcst as cst
 
 from codemods import edits as edit
 from codemods.edits import Edits
-from codemods.flow import Facts, Patch, dotted, last_name, text_of
+from codemods.facts import Facts, Patch
+from codemods.syntax import dotted, last_name, text_of
 
 LOADER = "airflow.executors.executor_loader.ExecutorLoader.init_executors"
 _OLD_LOADER = "airflow.jobs.job.ExecutorLoader"

@@ -13,7 +13,9 @@ import libcst as cst
 from codemods import edits as edit
 from codemods import patched
 from codemods.edits import Edits
-from codemods.flow import Facts, Use, analyze, dotted, names_in
+from codemods.facts import Facts, Use
+from codemods.flow import analyze
+from codemods.syntax import dotted, last_name, names_in
 from codemods.values import JOB, Either, Job, Other, Ref, Runner, Value, alternatives, is_class
 
 _PASS = "pass executors=[...] to the SchedulerJobRunner"
@@ -104,6 +106,7 @@ class _Planner:
         call, index = job.call, job.executor
         assert call is not None
         assert index is not None
+        assert job.place is not None
         argument = call.args[index]
         if isinstance(argument.value, cst.Name) and argument.value.value == "None":
             self._drop(job, None)
@@ -116,6 +119,8 @@ class _Planner:
             )
             return
         runners = [runner for runner in self.facts.runners.values() if runner.job is job]
+        if not runners and any(_expects_failure(context) for context in job.place.contexts):
+            return
         unsure = [r for r in self.facts.runners.values() if isinstance(r.job, Either) and job in r.job.of]
         if job.patched and not names_in(argument.value) & job.fixtures:
             # The patch of Job.executors has hidden this executor all the time.
@@ -257,7 +262,7 @@ class _Planner:
             return "it may be of a Job or of something else"
         if any(isinstance(one, Other) and one.may_be_job for one in found):
             return "a listener may be given the Job of a scheduler"
-        if not any(isinstance(one, Other) for one in found):
+        if not any(isinstance(one, Other) and not one.foreign for one in found):
             return None
         path = dotted(use.node.value) or ""
         about_jobs = any(name.startswith("airflow.jobs") for name in self.facts.modules)
@@ -390,6 +395,14 @@ def _job_without(call: cst.Call, index: int) -> cst.Call:
         )
         smaller = smaller.with_changes(args=(named, *smaller.args[1:]))
     return smaller
+
+
+def _expects_failure(context: cst.CSTNode) -> bool:
+    """Return whether it is ``with pytest.raises(...)`` or the like."""
+    return isinstance(context, cst.With) and any(
+        isinstance(item.item, cst.Call) and last_name(item.item.func) in ("raises", "assertRaises")
+        for item in context.items
+    )
 
 
 def _code(node: cst.CSTNode) -> str:

@@ -30,6 +30,11 @@ class Derived(Value):
     base: str
 
 
+@dataclass(frozen=True)
+class Foreign(Value):
+    """A class of the same file that is neither of the two, nor made from them."""
+
+
 @dataclass(eq=False)
 class Place:
     """Where in the program something is evaluated."""
@@ -76,6 +81,8 @@ class Other(Value):
     """Anything else, or not known."""
 
     may_be_job: bool = False
+    foreign: bool = False
+    """Whether it is certainly no Job, whatever its name: it was made by another class of the same file."""
 
 
 @dataclass(frozen=True)
@@ -119,15 +126,6 @@ def is_class(value: Value | None, name: str) -> bool:
         )
         for one in alternatives(value)
     )
-
-
-def dotted(node: cst.CSTNode) -> str | None:
-    """Return ``a.b.c`` for a name or for attributes of one, else ``None``."""
-    if isinstance(node, cst.Name):
-        return node.value
-    if isinstance(node, cst.Attribute) and (base := dotted(node.value)):
-        return f"{base}.{node.attr.value}"
-    return None
 
 
 def _prefixes(name: str) -> set[str]:

@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from codemods import executors_to_runner
-from codemods.executors_to_runner import BadInput, main, rewrite, rewrite_text
+from codemods.executors_to_runner import BadInput, Report, main, rewrite, rewrite_text
 
 SCRIPT = Path(executors_to_runner.__file__)
 SAMPLES = Path(__file__).with_name("codemod")
@@ -43,6 +45,11 @@ def after(name: str) -> str:
     return path.read_text(encoding="utf-8") if path.exists() else before(name)
 
 
+@functools.cache
+def rewritten(name: str) -> tuple[str, Counter[str], list[Report]]:
+    return rewrite_text(before(name))
+
+
 def marked(text: str) -> dict[int, str]:
     """Return what the comments of a sample demand to be said, by line."""
     found = ((i, re.search("# says: (.+)$", line)) for i, line in enumerate(text.splitlines(), 1))
@@ -69,11 +76,11 @@ def content(directory: Path) -> dict[str, bytes]:
 class TestPatterns:
     @pytest.mark.parametrize("name", NAMES)
     def test_pair(self, name):
-        assert rewrite_text(before(name))[0] == after(name)
+        assert rewritten(name)[0] == after(name)
 
     @pytest.mark.parametrize("name", NAMES)
     def test_all_is_moved_or_reported(self, name):
-        reports = rewrite_text(before(name))[2]
+        reports = rewritten(name)[2]
         expected = marked(before(name))
         assert [report.line for report in reports] == sorted(expected)
         for report in reports:
@@ -82,7 +89,7 @@ class TestPatterns:
 
     @pytest.mark.parametrize("name", NAMES)
     def test_again_changes_nothing(self, name):
-        text, _, reports = rewrite_text(before(name))
+        text, _, reports = rewritten(name)
         again, counts, reports_again = rewrite_text(text)
         assert again == text
         assert not counts
@@ -93,10 +100,10 @@ class TestPatterns:
         compile(after(name), name, "exec")
 
     def test_patterns_are_counted(self):
-        counts = rewrite_text(before("reads"))[1]
+        counts = rewritten("reads")[1]
         assert counts == {"comment": 1, "constructor": 1, "moved statement": 2, "read": 21}
-        assert rewrite_text(before("patched"))[1]["patch"] == 11
-        assert rewrite_text(before("patched"))[1]["unused executor"] == 1
+        assert rewritten("patched")[1]["patch"] == 11
+        assert rewritten("patched")[1]["unused executor"] == 1
 
     def test_all_comments_are_kept(self):
         for name in ("layout", "reads"):

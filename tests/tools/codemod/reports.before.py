@@ -8,6 +8,7 @@ from unittest.mock import PropertyMock, patch
 
 import pytest
 
+from airflow.jobs import job as jobs
 from airflow.jobs.job import ExecutorLoader, Job  # says: has no ExecutorLoader any more
 from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
 from mine import QuietExecutor, QuietJobRunner, executor, hookimpl, other
@@ -84,6 +85,13 @@ def test_positional(rate):
     return Job(rate)  # says: the first argument of Job was the executor
 
 
+def test_starred(options):
+    Job(*options)  # says: by * or **
+    Job(**options)  # says: by * or **
+    Job(**{"heartrate": 3})
+    return Job(**{"executor": executor})  # says: by * or **
+
+
 def test_partial():
     return functools.partial(Job, executor=executor)  # says: Job is passed on together with an executor
 
@@ -147,6 +155,11 @@ def test_patched_too_late(first):
     runner = SchedulerJobRunner(Job())
     with patch("airflow.jobs.job.Job.executors", new_callable=PropertyMock):  # says: after the
         return runner
+
+
+def test_loader():
+    with mock.patch.object(jobs, "ExecutorLoader"):  # says: has no ExecutorLoader any more
+        return jobs.ExecutorLoader  # says: has no ExecutorLoader any more
 
 
 @patch("airflow.jobs.job.Job.executors", new=[executor])  # says: a decorator does not pass on

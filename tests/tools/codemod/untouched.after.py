@@ -3,6 +3,7 @@
 import concurrent.futures
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from airflow.executors.local_executor import LocalExecutor
 from airflow.jobs.job import Job
 from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
@@ -22,6 +23,15 @@ class Batch:
         return self.order.executor
 
 
+def test_own_class_with_this_name():
+    class Job:
+        def __init__(self, executor):
+            self.executor = executor
+
+    job = Job(executor=LocalExecutor())
+    return job.executor
+
+
 def test_executors_of_others(ti: TaskInstance, task):
     assert ti.executor == task.executor
     ti.executor = "LocalExecutor"
@@ -34,6 +44,11 @@ def test_jobs_of_others():
     cron = CronJob(None, executor="default")
     operator = KubernetesJobOperator(task_id="a", executor=LocalExecutor())
     return cron.executor, operator.executor
+
+
+def test_old_names_fail():
+    with pytest.raises(TypeError, match="executor"):
+        Job(executor=LocalExecutor())
 
 
 def test_new_names():
