@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import libcst as cst
 
-from codemods.facts import Facts, Patch, Use
+from codemods.facts import Facts, Late, Patch, Use
 from codemods.syntax import EXECUTORS, dotted, last_name, names_in, parameters, text_of
 from codemods.values import (
     JOB,
@@ -59,6 +59,7 @@ class Frame:
     runners: bool = False
     patched: bool = False
     fixtures: frozenset[str] = frozenset()
+    mocks: frozenset[str] = frozenset()
 
 
 class Expressions:
@@ -70,6 +71,7 @@ class Expressions:
         self.classes: dict[cst.ClassDef, Class] = {}
         self.fixtures: dict[str, dict[cst.CSTNode, Value | None]] = defaultdict(dict)
         self.patched_fixtures: set[str] = set()
+        self.mock_fixtures: set[str] = set()
         self.autouse_patched = False
         self.others: dict[tuple[object, ...], Other] = {}
         self.contexts_of: dict[cst.CSTNode, str] = {}
@@ -113,6 +115,9 @@ class Expressions:
                 self._eval(target, env)
             else:
                 self._eval(target.value, env)
+            if target.attr.value == "return_value" and self.frame.runners:
+                mock = dotted(target.value)
+                self.facts.late[target] = Late(self.frame.node, mock, mock in self.frame.mocks)
         elif isinstance(target, cst.Subscript):
             self.contexts_of[target.value] = "change"
             self._eval(target, env)

@@ -43,6 +43,17 @@ class Patch:
 
 
 @dataclass(eq=False)
+class Late:
+    """An assignment to ``return_value`` that comes after a runner was made."""
+
+    function: cst.CSTNode
+    mock: str | None
+    """The name of the mock."""
+    from_fixture: bool
+    """Whether the mock is a fixture of the same file which patches what a runner loads."""
+
+
+@dataclass(eq=False)
 class Facts:
     """What was found in a module."""
 
@@ -56,6 +67,8 @@ class Facts:
     """Strings that name ``Job.executors`` and are not the target of a patch."""
     loader_patches: set[cst.CSTNode] = field(default_factory=set)
     """Functions in which ExecutorLoader.init_executors is patched already."""
+    late: dict[cst.Attribute, Late] = field(default_factory=dict)
+    """Where a mock is told what to return after a runner was made in the same function."""
     suspects: dict[cst.Call, str] = field(default_factory=dict)
     """Calls that may make a Job with an executor, and why that is not known."""
     imports: dict[cst.CSTNode, str] = field(default_factory=dict)

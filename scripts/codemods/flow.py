@@ -61,7 +61,7 @@ class _Flow(Statements):
                 node: {name: dict(values) for name, values in info.attributes.items()}
                 for node, info in self.classes.items()
             },
-            set(self.patched_fixtures),
+            self.patched_fixtures | self.mock_fixtures,
             self.autouse_patched,
         )
 
@@ -113,6 +113,7 @@ class _Flow(Statements):
         if self.autouse_patched or requested & self.patched_fixtures:
             self.frame.patched = True
         self.frame.fixtures = frozenset(requested & self.patched_fixtures)
+        self.frame.mocks = frozenset(requested & (self.patched_fixtures | self.mock_fixtures))
         if isinstance(node, cst.FunctionDef) and any(
             self._is_patch(one.decorator) for one in node.decorators
         ):
@@ -127,6 +128,8 @@ class _Flow(Statements):
             self.fixtures[name][node] = either(self.frame.returned)
             if self.frame.patched or any(p.place.function is node for p in self.facts.patches.values()):
                 self.patched_fixtures.add(name)
+            if node in self.facts.loader_patches:
+                self.mock_fixtures.add(name)
                 self.autouse_patched |= self._autouse(node)
         self._deferred(final)
         self.frame, self.blocks, self.loops, self.withs, self.statement, self.cls = saved

@@ -49,6 +49,13 @@ def plan(
         edits.add(patch.node, lambda node, new=new: new)  # type: ignore[misc]
         counts["patch"] += 1
         unused |= _references(patch.node, facts) - _references(new, facts)
+    for target, late in facts.late.items():
+        if late.from_fixture:
+            report(
+                target,
+                "what a patch gives is set after the SchedulerJobRunner has loaded its executors",
+                "set it before",
+            )
 
 
 def _rename(call: cst.Call, path: str, edits: Edits) -> None:
@@ -84,6 +91,8 @@ def _moved(patch: Patch, single: bool, facts: Facts, edits: Edits) -> cst.Call:
     call = patch.node
     if patch.after_runner:
         raise _Unclear("after the SchedulerJobRunner has loaded its executors")
+    if (mock := _mock(patch, facts)) is not None:
+        _check_uses(patch, mock, facts)
     rest = list(call.args[2 if patch.on_class else 1 :])
     if any(a.star for a in call.args):
         raise _Unclear("with arguments that are not known")
@@ -138,6 +147,58 @@ def _with(call: cst.Call, index: int, **changes: cst.CSTNode) -> cst.Call:
     args = list(call.args)
     args[index] = args[index].with_changes(**changes)
     return call.with_changes(args=args)
+
+
+def _mock(patch: Patch, facts: Facts) -> str | None:
+    """Return the name of the mock that the patch makes, if it has one."""
+    if patch.target is not None:
+        return patch.target.value
+    function = patch.place.function
+    if patch.form == "decorator" and isinstance(function, cst.FunctionDef):
+        mocks = [one.decorator for one in reversed(function.decorators) if _makes_mock(one.decorator)]
+        names = [param.name.value for param in function.params.params]
+        names = names[1:] if names[:1] in (["self"], ["cls"]) else names
+        index = mocks.index(patch.node) if patch.node in mocks else len(names)
+        return names[index] if index < len(names) else None
+    statement = facts.statements.get(patch.node)
+    for small in statement.body if isinstance(statement, cst.SimpleStatementLine) else ():
+        if isinstance(small, cst.Assign) and small.value is patch.node:
+            return dotted(small.targets[0].target)
+    return None
+
+
+def _makes_mock(decorator: cst.BaseExpression) -> bool:
+    """Return whether the decorator is a patch that passes its mock on to the function."""
+    if not isinstance(decorator, cst.Call):
+        return False
+    path = dotted(decorator.func) or ""
+    positional = sum(not a.keyword for a in decorator.args)
+    given = any(a.keyword and a.keyword.value == "new" for a in decorator.args)
+    if path.endswith("patch.object"):
+        return positional < 3 and not given
+    return path.rpartition(".")[2] == "patch" and positional < 2 and not given
+
+
+def _check_uses(patch: Patch, mock: str, facts: Facts) -> None:
+    """
+    Check what the function does with the mock, which was asked at each use and is now called once.
+
+    :raises _Unclear: if that may make a difference
+    """
+    function = patch.place.function
+    if any(late.function is function and late.mock == mock for late in facts.late.values()):
+        raise _Unclear("and told what to return after the SchedulerJobRunner has loaded its executors")
+    asked: set[str] = set()
+
+    class Uses(cst.CSTVisitor):
+        def visit_Attribute(self, node: cst.Attribute) -> None:
+            if dotted(node.value) == mock:
+                asked.add(node.attr.value)
+
+    if not isinstance(function, cst.Module):
+        function.visit(Uses())
+    if asked - {"return_value", "start", "stop"}:
+        raise _Unclear("and its mock is used for more than its return_value")
 
 
 def _both(patch: Patch, facts: Facts) -> bool:

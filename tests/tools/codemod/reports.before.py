@@ -162,6 +162,43 @@ def test_loader():
         return jobs.ExecutorLoader  # says: has no ExecutorLoader any more
 
 
+@patch("mine.other")
+@patch("airflow.jobs.job.Job.executors", new_callable=PropertyMock)  # says: told what to return after
+@patch("mine.executor", new=None)
+def test_told_too_late(executors_mock, other_mock):
+    runner = SchedulerJobRunner(Job())
+    executors_mock.return_value = [executor]
+    other_mock.return_value = None
+    return runner
+
+
+def test_told_too_late_by_mocker(mocker):
+    m = mocker.patch("airflow.jobs.job.Job.executors", new_callable=PropertyMock)  # says: told what to return
+    runner = SchedulerJobRunner(Job())
+    m.return_value = [executor]
+    return runner
+
+
+@pytest.fixture
+def loader():
+    with patch("airflow.executors.executor_loader.ExecutorLoader.init_executors") as mock_of_loader:
+        yield mock_of_loader
+
+
+def test_told_too_late_by_a_fixture(loader):
+    loader.return_value = [executor]
+    runner = SchedulerJobRunner(Job())
+    loader.return_value = [other]  # says: is set after
+    return runner
+
+
+def test_asked():
+    with patch("airflow.jobs.job.Job.executors", new_callable=PropertyMock) as m:  # says: more than
+        m.return_value = [executor]
+        SchedulerJobRunner(Job())
+    m.assert_called_once()
+
+
 @patch("airflow.jobs.job.Job.executors", new=[executor])  # says: a decorator does not pass on
 def test_decorator():
     SchedulerJobRunner(Job())
