@@ -227,6 +227,9 @@ def test_each_patch_becomes_a_pull_request(sent):
     for number, done in enumerate(sent.done, start=1):
         assert done.returncode == 0, done.stderr
         assert done.stdout.splitlines()[-1] == str(sent.directory(number))
+    listed = sent.me.git("worktree", "list", "--porcelain").splitlines()
+    for number in range(1, 1 + len(SUBJECTS)):
+        assert f"worktree {sent.tree(number)}" in listed
 
 
 def test_branch_has_the_patch_on_upstreams_main(sent):
@@ -477,17 +480,18 @@ def test_what_a_killed_run_left_is_removed(me):
 
 
 def test_codemod_is_run_and_is_part_of_the_commit(commit_base):
+    """In a clone of the tools' own, on upstream's main of now."""
     Path(commit_base.env["HOME"], ".gitconfig").write_text("[user]\nname = Ada\nemail = ada@invalid\n")
+    user_git("branch", "--move", "main", cwd=commit_base.upstream)
     directory = commit_base.root.parent / "pr"
 
-    done = commit_base.run(
-        *("--quiet", "pr", samplecommit.NAME, "1", "--source", commit_base.upstream),
-        *("--onto", "HEAD", "--dir", directory),
-    )
+    done = commit_base.run("--quiet", "pr", samplecommit.NAME, "1", "--dir", directory)
 
     assert done.returncode == 0, done.stderr
     assert "leaves upstream's existing tests" not in done.stderr
     tree = directory / "airflow"
+    main = user_git("rev-parse", "main", cwd=commit_base.upstream)
+    assert user_git("rev-parse", "HEAD^", cwd=tree) == main
     changed = user_git("diff", "--name-only", "HEAD^", cwd=tree).split()
     assert {samplecommit.BULK, samplecommit.OLD_TEST, samplecommit.FIRST} <= set(changed)
     assert "Codemod" not in user_git("log", "-1", "--format=%B", cwd=tree)
