@@ -18,6 +18,9 @@ import libcst as cst
 from patchsetlib import processes
 from patchsetlib.errors import PatchsetError
 
+# For files that were taken out of Airflow's repository.
+_AIRFLOW = ("--isolated", "--line-length", "110")
+
 
 class BadInput(PatchsetError):
     """A path that cannot be read as Python; nothing has been written."""
@@ -96,7 +99,8 @@ def write(changes: Mapping[Path, bytes]) -> None:
     """
     Write files, all or none.
 
-    A file that was laid out as ``ruff format`` does it is laid out so again, with its project's settings.
+    A file that was laid out as ``ruff format`` does it, with its project's settings or with those of Airflow,
+    is laid out so again.
 
     :param changes: what each file shall hold
     :raises BadInput: if one cannot be written
@@ -132,10 +136,16 @@ def _beside(target: Path, data: bytes) -> Path:
 
 
 def _format(target: Path, temporary: Path) -> None:
+    """Lay out ``temporary`` by the settings by which ``target`` is laid out, if ruff knows them."""
     ruff = Path(sys.executable).with_name("ruff")
-    if ruff.exists() and _ruff([ruff, "format", "--check", "--no-cache", target]):
-        _ruff([ruff, "format", "--no-cache", temporary])
+    if not ruff.exists():
+        return
+    for settings in ((), _AIRFLOW):
+        command = [ruff, "format", "--no-cache", *settings]
+        if _succeeds([*command, "--check", target]):
+            _succeeds([*command, temporary])
+            return
 
 
-def _ruff(command: Sequence[Path | str]) -> bool:
+def _succeeds(command: Sequence[Path | str]) -> bool:
     return processes.run(command, capture=True).returncode == 0

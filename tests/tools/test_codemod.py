@@ -190,6 +190,17 @@ class TestFiles:
         rewrite([files / "test_b.py"])
         assert expected in (files / "test_b.py").read_text(encoding="utf-8")
 
+    def test_layout_of_airflow_without_its_settings(self, files):
+        name = "a_name_that_makes_the_line_longer_than_the_default_of_ruff_allows"
+        text = OLD.replace("runner = ", f"self.{name} = ")
+        (files / "test_b.py").write_text(text, encoding="utf-8")
+        rewrite([files / "test_b.py"])
+        assert (
+            (files / "test_b.py")
+            .read_text(encoding="utf-8")
+            .endswith(f"self.{name} = SchedulerJobRunner(\n    job, executors=[executor]\n)\n")
+        )
+
     def test_nothing_is_left_beside(self, files):
         names = set(content(files))
         rewrite([files])
