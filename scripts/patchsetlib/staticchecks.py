@@ -201,25 +201,37 @@ def _touched(placed: moving.Placed, commit: str) -> list[str]:
 
 def _known_errors(tools: Tools, placed: moving.Placed) -> Counter[str]:
     git("switch", "--quiet", "--detach", placed.start, cwd=placed.tree)
-    return _mypy(tools, placed.tree, _touched(placed, placed.commits[-1])) if placed.commits else Counter()
+    files = _touched(placed, placed.commits[-1]) if placed.commits else []
+    return Counter(error for error, _ in _mypy(tools, placed.tree, files))
 
 
 def _new_errors(tools: Tools, placed: moving.Placed, commit: str, known: Counter[str]) -> Iterator[str]:
-    new = _mypy(tools, placed.tree, _touched(placed, commit)) - known
-    yield from (f"mypy: {message}" for message in sorted(new.elements()))
+    """Yield the errors of mypy that are not ``known``, and add them, so that they are told once."""
+    errors = _mypy(tools, placed.tree, _touched(placed, commit))
+    counted = Counter(error for error, _ in errors)
+    new = counted - known
+    known |= counted
+    for error, place in errors:
+        if new[error]:
+            new[error] -= 1
+            yield f"mypy: {place} {error.partition(': ')[2]}"
 
 
-def _mypy(tools: Tools, tree: Path, files: Sequence[str]) -> Counter[str]:
-    """Return the errors of mypy: file and message, without the line, which every change above it moves."""
+def _mypy(tools: Tools, tree: Path, files: Sequence[str]) -> list[tuple[str, str]]:
+    """
+    Return the errors of mypy.
+
+    :return: pairs of file with message, without the line, which every change above it moves; and the place
+    """
     if not files:
-        return Counter()
+        return []
     cache = tools.environment.place.with_name(f"mypy-{tools.environment.version}")
     options = ("--no-pretty", "--no-error-summary", "--no-color-output", "--cache-dir", cache)
     done = tools.call(tree, tools.environment.python, "-m", "mypy", *options, *files)
-    found = re.findall(r"^(.+?):\d+(?::\d+)?: (error: .*)$", done.stdout, re.MULTILINE)
+    found = re.findall(r"^((.+?):\d+(?::\d+)?:) (error: .*)$", done.stdout, re.MULTILINE)
     if done.returncode not in (0, 1) or (done.returncode and not found):
         raise PatchsetError(f"mypy: {_failure(done)[0]}", f"see {display(tree)}")
-    return Counter(f"{file}: {message}" for file, message in found)
+    return [(f"{file}: {message}", place) for place, file, message in found]
 
 
 def _hooks(tools: Tools, tree: Path, files: Sequence[str], left_out: LeftOut) -> Iterator[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -202,7 +201,8 @@ def test_problems_are_those_of_the_commit(sample):
         "Make it worse",
         {
             f"{SOURCE}/third.py": "import os\nlong_name = 'a line that is too long'\nx = {  }\n",
-            "python.says": f"{SOURCE}/first.py:9: error: Old thing  [misc]\n"
+            "python.says": f"{SOURCE}/first.py:10: error: Old thing  [misc]\n"
+            f"{SOURCE}/first.py:9: error: Old thing  [misc]\n"
             f"{SOURCE}/third.py:1:4: error: New thing  [misc]\n{SOURCE}/third.py:1: note: See there\n",
             "prek.says": PREK,
             "prek.code": "1\n",
@@ -213,7 +213,9 @@ def test_problems_are_those_of_the_commit(sample):
         "Make it better",
         {
             f"{SOURCE}/third.py": "x = {}\n",
-            "python.says": f"{SOURCE}/first.py:99: error: Old thing  [misc]\n",
+            # What the patch before has brought in is told there.
+            "python.says": f"{SOURCE}/first.py:9: error: Old thing  [misc]\n"
+            f"{SOURCE}/third.py:99:4: error: New thing  [misc]\n",
             "prek.says": "",
             "prek.code": "0\n",
         },
@@ -224,32 +226,28 @@ def test_problems_are_those_of_the_commit(sample):
         f"ruff check: {SOURCE}/third.py:1:8: F401 [*] `os` imported but unused",
         f"ruff check: {SOURCE}/third.py:2:31: E501 Line too long (37 > 30)",
         f"ruff format: Would reformat: {SOURCE}/third.py",
-        f"mypy: {SOURCE}/third.py: error: New thing  [misc]",
+        f"mypy: {SOURCE}/first.py:10: error: Old thing  [misc]",
+        f"mypy: {SOURCE}/third.py:1:4: error: New thing  [misc]",
         "hook Check another thing: a.py:3: this is wrong / a.py:4: this as well",
         "hook Check the end: - files were modified by this hook",
     ]
 
 
-@pytest.mark.parametrize(
-    ("file", "text", "said"),
-    [
-        ("python", "error: Cannot find config", "mypy: exit code 2: error: Cannot find config"),
-        (
-            "prek",
-            "error: Failed to install hook `x`",
-            "prek cannot run upstream's hooks: error: Failed to inst",
-        ),
-    ],
-)
-def test_checks_that_cannot_run_are_no_findings(sample, file, text, said):
-    add_patch(sample, "Break", {f"{file}.says": text, f"{file}.code": "2\n", "a.py": "x = {}\n"})
-    with pytest.raises(PatchsetError, match=said):
-        run(sample)
+def test_mypy_that_cannot_run_is_no_finding(hooks, tools):
+    (hooks / "python.says").write_text("error: Cannot find config")
+    (hooks / "python.code").write_text("2")
+    with pytest.raises(PatchsetError, match="mypy: exit code 2: error: Cannot find config"):
+        staticchecks._mypy(tools, hooks, ["a.py"])
 
 
-def test_second_error_of_the_same_kind_is_new():
-    known = Counter({"a.py: error: Bad": 1})
-    assert sorted((Counter({"a.py: error: Bad": 2}) - known).elements()) == ["a.py: error: Bad"]
+def test_prek_that_cannot_run_is_no_finding(hooks, tools):
+    (hooks / "prek.says").write_text("error: Failed to install hook `x`\n  caused by: no Python\n")
+    (hooks / "prek.code").write_text("2")
+    with pytest.raises(
+        PatchsetError, match="prek cannot run upstream's hooks: error: Failed to install hook"
+    ):
+        list(staticchecks._hooks(tools, hooks, [f"{SOURCE}/a.py"], LeftOut()))
+    assert user_git("status", "--porcelain", cwd=hooks) == ""
 
 
 def test_skipped_with_the_reason(repository, tmp_path):
