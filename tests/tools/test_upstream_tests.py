@@ -160,6 +160,7 @@ def test_report_of_pytest_gives_node_ids(tmp_path):
         "        def test_param(self, x):\n            assert x != '<', 'first\\nsecond'\n\n\n"
         "@pytest.fixture\ndef bad():\n    yield\n    raise OSError('teardown')\n\n\n"
         "def test_teardown(bad):\n    pass\n\n\n"
+        "def test_both(bad):\n    raise OSError('call')\n\n\n"
         "@pytest.mark.xfail\ndef test_expected():\n    assert False\n\n\n"
         "def test_skip():\n    pytest.skip()\n"
     )
@@ -180,11 +181,13 @@ def test_report_of_pytest_gives_node_ids(tmp_path):
         **{line: "passed" for line in listed if "::test_param" in line},
         **{line: "failed" for line in listed if "[<]" in line},
         "a-b/tests/test_m.py::test_teardown": "failed",
+        "a-b/tests/test_m.py::test_both": "failed",
         "a-b/tests/test_m.py::test_expected": "skipped",
         "a-b/tests/test_m.py::test_skip": "skipped",
         "a-b/tests/test_broken.py": "failed",
     }
     assert found[next(line for line in listed if "[<]" in line)].message.startswith("AssertionError: first")
+    assert found["a-b/tests/test_m.py::test_both"].message == "OSError: call"
 
 
 @pytest.fixture
@@ -292,7 +295,10 @@ def test_chosen_by_default(sample, tmp_path):
     assert chosen == [*upstreamtests.PATHS, f"{UNIT}/other/test_b.py"]
 
 
-@pytest.mark.parametrize("body", ["import os\nos._exit(3)", "import os\nos.kill(os.getpid(), 9)"])
+@pytest.mark.parametrize(
+    "body",
+    ["import os\nos._exit(3)", "import os\nos.kill(os.getpid(), 9)", "import pytest\npytest.exit('', 2)"],
+)
 def test_pytest_that_does_not_get_to_its_end(sample, body):
     commit_tests(sample, f"def test_end():\n    {body.replace(chr(10), chr(10) + '    ')}\n")
     with pytest.raises(PatchsetError, match=r"pytest ended with exit code -?\d on base, before") as e:
