@@ -88,6 +88,7 @@ def check(base: Base, clone: Path | None = None) -> Iterator[Finding]:
     for patch in patches:
         yield from message(patch)
         yield from content(patch, base.package)
+    yield from _cover_letter(base, patches)
     if not complete:
         return
     with tempfile.TemporaryDirectory(prefix="patchset-") as scratch:
@@ -116,6 +117,20 @@ def _listing(base: Base, names: Sequence[str]) -> Iterator[Finding]:
             yield Finding(base.series_file, f"{name} is not named NNNN-short-subject.patch")
         elif int(match[1]) != number:
             yield Finding(base.series_file, f"{name} is number {number}; {_export(base)}")
+
+
+def _cover_letter(base: Base, patches: Sequence[Patch]) -> Iterator[Finding]:
+    path = base.directory / "cover-letter.md"
+    if not path.is_file():
+        yield Finding(path, "is missing; say there why, in which order, at what risk and with what effect")
+        return
+    text = path.read_text(encoding="utf-8")
+    for patch in patches:
+        if patch.subject not in text:
+            yield Finding(path, f"does not name the patch {patch.subject!r}")
+    places = [text.find(patch.subject) for patch in patches if patch.subject in text]
+    if places != sorted(places):
+        yield Finding(path, "names the patches in another order than series")
 
 
 def _export(base: Base) -> str:
@@ -186,6 +201,10 @@ def content(patch: Patch, package: str) -> Iterator[Finding]:
         )
     if not patch.files:
         yield Finding(patch.path, "changes nothing")
+    for file in patch.created:
+        # What tools leave in a tree, such as PKG-INFO. What is meant to be there is below one of these.
+        if file.startswith(f"{package}/") and "/" not in file.removeprefix(f"{package}/"):
+            yield Finding(patch.path, f"creates {file}, which is neither source, nor test, nor document")
 
 
 def _applied(

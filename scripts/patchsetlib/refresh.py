@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
@@ -244,6 +245,9 @@ def _write(base: Base, state: State, tree: Path) -> list[str]:
             return changes
         with staged(ROOT / "airflow-core" / state.new) as building:
             (building / "base.toml").write_text(_base_toml(base, state.onto, tree), encoding="utf-8")
+            letter = base.directory / "cover-letter.md"
+            if letter.exists():
+                shutil.copyfile(letter, building / letter.name)
             result = export.export(bases.read(building, state.new), tree, Path(scratch))
             result.write()
             return ["base.toml: new", *(f"{name}: new" for name in result.contents)]

@@ -42,6 +42,8 @@ def add(repository: Repository) -> Path:
         encoding="utf-8",
     )
     (directory / "series").write_text("", encoding="utf-8")
+    letter = "Take the third step right, then: Say in the guide what a step is.\n"
+    (directory / "cover-letter.md").write_text(letter, encoding="utf-8")
     return directory
 
 

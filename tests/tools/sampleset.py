@@ -110,7 +110,9 @@ class Repository:
         return lines[0]
 
     def commit(self, tree: Path, subject: str, files: dict[str, str], **parts: str) -> None:
-        """Commit ``files`` (monorepo path to text) in a tree, as a user would."""
+        """Commit ``files`` (monorepo path to text) in a tree, as a user would, and name it in the cover letter."""
+        with (self.base / "cover-letter.md").open("a", encoding="utf-8") as letter:
+            letter.write(f"- {subject}\n")
         for name, text in files.items():
             path = tree / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -186,6 +188,7 @@ def make(directory: Path) -> Repository:
     repository.base.mkdir(parents=True)
     (repository.base / "base.toml").write_text(_base_toml(commit, sha256), encoding="utf-8")
     (repository.base / "series").write_text("# The patches of 1.0.\n\n", encoding="utf-8")
+    (repository.base / "cover-letter.md").write_text("In this order:\n\n", encoding="utf-8")
     return repository
 
 

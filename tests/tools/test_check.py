@@ -345,3 +345,30 @@ def test_user_repository_is_left_alone(repository):
     before = tree_of(repository.root / ".git")
     assert findings(repository) == []
     assert tree_of(repository.root / ".git") == before
+
+
+# Cover letter
+
+
+def test_no_cover_letter(repository):
+    (repository.base / "cover-letter.md").unlink()
+    (found,) = findings(repository)
+    assert found.startswith("cover-letter.md: is missing; say there why")
+
+
+def test_patch_that_the_cover_letter_does_not_name(repository):
+    edit(repository, "cover-letter.md", ("- Say in the guide what a step is\n", ""))
+    assert findings(repository) == [
+        "cover-letter.md: does not name the patch 'Say in the guide what a step is'"
+    ]
+
+
+def test_cover_letter_in_another_order(repository):
+    letter = repository.base / "cover-letter.md"
+    letter.write_text("\n".join(reversed(letter.read_text().splitlines())))
+    assert findings(repository) == ["cover-letter.md: names the patches in another order than series"]
+
+
+def test_file_that_a_tool_has_left(patch):
+    (found,) = problems(patch(files={"airflow-core/PKG-INFO": "Name: x\n"}))
+    assert found == "creates airflow-core/PKG-INFO, which is neither source, nor test, nor document"
