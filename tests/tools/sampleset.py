@@ -110,7 +110,7 @@ class Repository:
         return lines[0]
 
     def commit(self, tree: Path, subject: str, files: dict[str, str], **parts: str) -> None:
-        """Commit ``files`` (monorepo path to text) in a tree, as a user would, and name it in the cover letter."""
+        """Commit ``files`` (monorepo path to text) in a tree, as a user would; the cover letter names it."""
         with (self.base / "cover-letter.md").open("a", encoding="utf-8") as letter:
             letter.write(f"- {subject}\n")
         for name, text in files.items():
