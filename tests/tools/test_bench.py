@@ -376,6 +376,9 @@ def test_growth_is_that_after_the_first_tasks():
     assert benchgrowth.slope(rows, 3) == pytest.approx(3000)
     assert benchgrowth.slope(rows, 4) == pytest.approx(-500)
     assert benchgrowth.slope(rows[:2], 3) is None
+    late = [[t, t, 4, 1000 * t if t < 50 else 50_000, 0] for t in range(5, 101, 5)]
+    assert benchgrowth.slope(late, 3) > 100
+    assert benchgrowth.slope(late, 3, skipped=0.5) == pytest.approx(0)
     assert benchgrowth.slope([], 3) is None
 
 
