@@ -131,7 +131,7 @@ SCENARIOS = {
 NEEDS_ROOT = "limit on processes"
 # Where it matters to the pool that its workers are children of a fork server. What refuses a fork or holds a
 # lock is in this process, and not in that.
-WITH_FORK_SERVER = ("idle_killed", "busy_killed", "scheduler_killed", "storm")
+WITH_FORK_SERVER = ("idle_killed", "scheduler_killed", "storm")
 
 
 def variants(scenario):

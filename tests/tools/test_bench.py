@@ -438,6 +438,11 @@ def test_stuck_executor_is_a_result():
     assert found["one new worker", "executor", "lost or stuck"] == 1
     assert found["one new worker", "first task", "median, ms"] is None
 
+    everywhere = {name: {"stuck": True} for name in cases}
+    found = values(benchdispatch.figures({"cases": everywhere, "slots": 8, "workers": 32}))
+    assert found[paced, "executor", "lost or stuck"] == 1
+    assert found[paced, "offer to start", "p99, ms"] is None
+
 
 def test_each_case_has_its_time():
     cases = benchdispatch.cases({"workloads": 2000, "parallelism": 8, "workers": 32, "times": 5})
@@ -542,6 +547,8 @@ def test_dispatch(tmp_path: Path):
     for run in data["runs"]:
         cases = run["cases"]
         for name, count in {"paced": 50, "burst": 50, "start": 3, "first": 1}.items():
+            if run["label"] == "stock" and cases[name]["stuck"]:
+                continue  # That is what is wrong with it.
             assert cases[name]["succeeded"] == cases[name]["started"] == cases[name]["workloads"] == count
             assert not cases[name]["stuck"]
             assert 0 < cases[name]["offer_to_start"]["0.5"] < 30

@@ -415,6 +415,8 @@ def test_hand_edited_message(repository):
     repository.ok("export", "1.0")
     assert series(repository)[0] == "0001-demo-Take-the-3rd-step-right.patch"
     assert not path.exists()
+    letter = repository.base / "cover-letter.md"
+    letter.write_text(letter.read_text(encoding="utf-8").replace("third step", "3rd step"), encoding="utf-8")
     repository.ok("check")
 
 

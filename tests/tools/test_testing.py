@@ -113,4 +113,5 @@ def test_changed_files(tmp_path):
 
 def test_base_without_the_sdist_that_has_the_settings():
     with pytest.raises(PatchsetError, match=r"3.1.3/base.toml has no \[config-sdist\]"):
-        testing.upstream_settings(dataclasses.replace(BASE, config_sdist=None))
+        released = dataclasses.replace(BASE.release, config_sdist=None)
+        testing.upstream_settings(dataclasses.replace(BASE, released=released))

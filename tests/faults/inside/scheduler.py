@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import suppress
 
 import psutil
 
@@ -79,7 +80,8 @@ def _kill_scheduler(trial: Trial, parallelism: int, mode: str) -> None:
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     for worker in _workers():
-        worker.send_signal(signal.SIGCONT)
+        with suppress(psutil.NoSuchProcess):
+            worker.send_signal(signal.SIGCONT)
 
     busy = {worker.pid for worker in _workers() if IDLE not in _title(worker)}
     trial.result["busy"] = len(busy)
@@ -105,14 +107,21 @@ def _kill_scheduler(trial: Trial, parallelism: int, mode: str) -> None:
     trial.eventually(lambda: not _workers(), "workers that were busy stay", GONE_WITHIN)
     for child in psutil.Process().children(recursive=True):
         if mode == "children":
-            child.kill()
+            # A fork server has nobody left to fork for, and goes by itself.
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
     trial.eventually(lambda: not _zombies(), "zombies are left", 2)
 
 
 def _zombies() -> list[psutil.Process]:
     """Collect what has ended and was left to this process; return what has ended and was not."""
     reap()
-    return [p for p in psutil.Process().children(recursive=True) if p.status() == psutil.STATUS_ZOMBIE]
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if process.status() == psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
 
 
 def _title(process: psutil.Process) -> str:
