@@ -20,8 +20,8 @@ def remove_tree(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
-def _try_lock(directory: Path) -> int | None:
-    """Return a descriptor that holds the lock of ``directory``; None if a living process holds it."""
+def try_lock(directory: Path) -> int | None:
+    """Return a descriptor that holds the lock of ``directory``; None if another run has it."""
     try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:
@@ -37,7 +37,7 @@ def _try_lock(directory: Path) -> int | None:
 def _sweep(target: Path, discard: Callable[[Path], None]) -> None:
     """Remove what runs that were killed have left beside ``target``."""
     for leftover in target.parent.glob(f".{target.name}.partial-*"):
-        descriptor = _try_lock(leftover)
+        descriptor = try_lock(leftover)
         if descriptor is not None:
             discard(leftover)
             os.close(descriptor)
@@ -81,7 +81,7 @@ def staged(
         raise PatchsetError(
             f"cannot write to {display(target.parent)}: {e.strerror}", "name another directory with --dir"
         ) from e
-    descriptor = _try_lock(building)
+    descriptor = try_lock(building)
     try:
         _sweep(target, discard)
         yield building

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from patchsetlib.git import git
 from patchsetlib.paths import work_dir
-from patchsetlib.staging import remove_tree
+from patchsetlib.staging import remove_tree, try_lock
 
 
 @contextmanager
@@ -25,13 +24,13 @@ def scratch() -> Iterator[Path]:
     parent = work_dir() / "upstream" / "trees"
     parent.mkdir(parents=True, exist_ok=True)
     for leftover in parent.iterdir():
-        if (descriptor := _lock(leftover)) is not None:
+        if (descriptor := try_lock(leftover)) is not None:
             _discard(leftover)
             os.close(descriptor)
     # Not a hidden name: upstream's settings leave out what is in a hidden directory.
     directory = parent / secrets.token_hex(4)
     directory.mkdir()
-    descriptor = _lock(directory)
+    descriptor = try_lock(directory)
     try:
         yield directory
     finally:
@@ -48,20 +47,6 @@ def add(clone: Path, commit: str, tree: Path) -> Path:
     """
     git("worktree", "add", "--quiet", "--detach", tree, commit, cwd=clone)
     return tree
-
-
-def _lock(directory: Path) -> int | None:
-    """Return a descriptor that holds the lock of ``directory``; None if another run has it."""
-    try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
 
 
 def _discard(directory: Path) -> None:
