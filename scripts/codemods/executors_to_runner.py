@@ -25,7 +25,7 @@ from libcst.metadata import MetadataWrapper, PositionProvider
 
 from codemods import edits, files, rules
 from codemods.files import BadInput
-from patchsetlib.errors import PatchsetError
+from patchsetlib.shell.errors import PatchsetError
 
 __all__ = ["BadInput", "Report", "Result", "main", "rewrite", "rewrite_text"]
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import libcst as cst
 
-from patchsetlib import processes
-from patchsetlib.errors import PatchsetError
+from patchsetlib.shell import processes
+from patchsetlib.shell.errors import PatchsetError
 
 # For files that were taken out of Airflow's repository.
 _AIRFLOW = ("--isolated", "--line-length", "110")

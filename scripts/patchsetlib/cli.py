@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from types import FrameType, ModuleType
 from typing import NoReturn
 
-from patchsetlib import ui, verbs
-from patchsetlib.errors import PatchsetError, UsageError
+from patchsetlib import verbs
+from patchsetlib.shell import ui
+from patchsetlib.shell.errors import PatchsetError, UsageError
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

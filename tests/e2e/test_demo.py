@@ -13,14 +13,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from patchsetlib import base as bases
-from patchsetlib import environment
-from patchsetlib.errors import PatchsetError
-from patchsetlib.instance import Instance
-from patchsetlib.memory import WORKER_BUSY, read_tree
-from patchsetlib.paths import ROOT, work_dir
+from patchsetlib.installs import environment
+from patchsetlib.measure.instance import Instance
+from patchsetlib.measure.memory import WORKER_BUSY, read_tree
+from patchsetlib.measure.workload import DAG_ID, DAGS, Workload
+from patchsetlib.patches import base as bases
+from patchsetlib.shell.errors import PatchsetError
+from patchsetlib.shell.paths import ROOT, work_dir
 from patchsetlib.verbs import demo
-from patchsetlib.workload import DAG_ID, DAGS, Workload
 
 BASE = "3.1.3"
 pytestmark = [pytest.mark.network, pytest.mark.base(BASE)]

@@ -21,9 +21,9 @@ import driver
 import pytest
 from rich.console import Console
 
-from patchsetlib import base as bases
-from patchsetlib import environment
-from patchsetlib.paths import display, work_dir
+from patchsetlib.installs import environment
+from patchsetlib.patches import base as bases
+from patchsetlib.shell.paths import display, work_dir
 
 BASE = "3.1.3"
 # Seconds without progress after which a workload counts as lost. Where it is lost for sure that is enough;

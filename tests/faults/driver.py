@@ -24,7 +24,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from patchsetlib import environment, processes
+from patchsetlib.installs import environment
+from patchsetlib.shell import processes
 
 HERE = Path(__file__).resolve().parent
 SCENARIOS = (

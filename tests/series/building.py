@@ -7,11 +7,12 @@ import functools
 from dataclasses import dataclass
 from pathlib import Path
 
-from patchsetlib import source, testing
-from patchsetlib.base import Base
-from patchsetlib.git import git
-from patchsetlib.series import Patch
-from patchsetlib.testing import Outcome
+from patchsetlib.patches import source
+from patchsetlib.patches.base import Base
+from patchsetlib.patches.series import Patch
+from patchsetlib.shell.git import git
+from patchsetlib.upstream import testing
+from patchsetlib.upstream.testing import Outcome
 
 
 class Built:

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from pathlib import Path
 
-from patchsetlib import base as bases
-from patchsetlib import series
-from patchsetlib.git import call, git
-from patchsetlib.series import Patch
+from patchsetlib.patches import base as bases
+from patchsetlib.patches import series
+from patchsetlib.patches.series import Patch
+from patchsetlib.shell.git import call, git
 
 
 @dataclass

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from distance import changed_lines, compare, distances
 
-from patchsetlib import base as bases
-from patchsetlib import check, series
-from patchsetlib.git import git
+from patchsetlib.patches import base as bases
+from patchsetlib.patches import check, series
+from patchsetlib.shell.git import git
 
 MAIN, RELEASE = "main-c5e70a9", "3.1.3"
 RECORDED = Path(__file__).with_name(f"{MAIN}.distance")

@@ -9,9 +9,10 @@ import os
 import pytest
 from building import Built, Step
 
-from patchsetlib import base as bases
-from patchsetlib import check, export, series, source, testing
-from patchsetlib.git import git
+from patchsetlib.patches import base as bases
+from patchsetlib.patches import check, export, series, source
+from patchsetlib.shell.git import git
+from patchsetlib.upstream import testing
 
 pytestmark = pytest.mark.network
 

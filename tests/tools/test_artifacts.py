@@ -11,9 +11,9 @@ import pytest
 import sampleindex
 from sampleindex import PROJECT, WHEEL
 
-from patchsetlib import artifacts
-from patchsetlib.base import Artifact
-from patchsetlib.errors import PatchsetError
+from patchsetlib.patches import artifacts
+from patchsetlib.patches.base import Artifact
+from patchsetlib.shell.errors import PatchsetError
 
 CONTENT = sampleindex.wheel({"airflow/first.py": "def step_3():\n    return 3\n"})
 ARTIFACT = Artifact(PROJECT, "1.0", "wheel", hashlib.sha256(CONTENT).hexdigest())

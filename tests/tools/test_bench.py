@@ -16,30 +16,26 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from patchsetlib import base as bases
-from patchsetlib import (
-    bench,
-    benchairflow,
-    benchdispatch,
-    benchdriver,
-    benchgc,
-    benchgrowth,
-    benchmemory,
-    benchpostgres,
-    benchreport,
-    benchsubjects,
-    benchthroughput,
-    cli,
-    processes,
-    report,
-    series,
-    source,
-)
-from patchsetlib.benchsubjects import Subject
-from patchsetlib.errors import PatchsetError
-from patchsetlib.memory import SCHEDULER, SERVE_LOGS, TASK, WORKER_BUSY, WORKER_IDLE, Reading, Sample
-from patchsetlib.paths import ROOT
-from patchsetlib.report import Figure
+from patchsetlib import cli
+from patchsetlib.measure import bench, report
+from patchsetlib.measure.benchmarks import airflow as benchairflow
+from patchsetlib.measure.benchmarks import dispatch as benchdispatch
+from patchsetlib.measure.benchmarks import driver as benchdriver
+from patchsetlib.measure.benchmarks import gc as benchgc
+from patchsetlib.measure.benchmarks import growth as benchgrowth
+from patchsetlib.measure.benchmarks import memory as benchmemory
+from patchsetlib.measure.benchmarks import postgres as benchpostgres
+from patchsetlib.measure.benchmarks import report as benchreport
+from patchsetlib.measure.benchmarks import subjects as benchsubjects
+from patchsetlib.measure.benchmarks import throughput as benchthroughput
+from patchsetlib.measure.benchmarks.subjects import Subject
+from patchsetlib.measure.memory import SCHEDULER, SERVE_LOGS, TASK, WORKER_BUSY, WORKER_IDLE, Reading, Sample
+from patchsetlib.measure.report import Figure
+from patchsetlib.patches import base as bases
+from patchsetlib.patches import series, source
+from patchsetlib.shell import processes
+from patchsetlib.shell.errors import PatchsetError
+from patchsetlib.shell.paths import ROOT
 
 MIB = 2**20
 LABELS = ["stock", "patched"]
@@ -169,7 +165,7 @@ def test_what_is_written(tmp_path: Path, monkeypatch, capsys):
     machine = report.describe_machine()
     options = {"tasks": 96, "concurrency": 0, "slots": [4, 16]}
     result = bench.result("memory", "3.1.3", subjects, options, 3, machine, runs)
-    monkeypatch.setitem(sys.modules, "patchsetlib.benchmemory", Fake)
+    monkeypatch.setitem(sys.modules, "patchsetlib.measure.benchmarks.memory", Fake)
     files = benchreport.Files(tmp_path, "memory-each")
 
     benchreport.write(Fake, result, files)

@@ -18,9 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from patchsetlib import base as bases
-from patchsetlib import environment, memory
-from patchsetlib.paths import ROOT
+from patchsetlib.installs import environment
+from patchsetlib.measure import memory
+from patchsetlib.patches import base as bases
+from patchsetlib.shell.paths import ROOT
 
 CONFIG = ROOT / "breeze-config"
 ENV_FILE = CONFIG / "environment_variables.env"

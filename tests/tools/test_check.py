@@ -10,8 +10,8 @@ import time
 import pytest
 from sampleset import BODY, TRAILERS, tree_of, user_git
 
-from patchsetlib import check, series
-from patchsetlib.check import AUTHOR
+from patchsetlib.patches import check, series
+from patchsetlib.patches.check import AUTHOR
 
 CODE = "airflow-core/src/airflow/fifth.py"
 TESTS = "airflow-core/tests/unit/test_fifth.py"

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from sampleset import CARRIED, tree_of, user_git
 
-import patchsetlib.base
-from patchsetlib import source
-from patchsetlib.errors import PatchsetError
-from patchsetlib.staging import staged
+import patchsetlib.patches.base
+from patchsetlib.patches import source
+from patchsetlib.shell.errors import PatchsetError
+from patchsetlib.shell.staging import staged
 
 BRANCH = "patchset/1.0"
 TAG = "patchset-base/1.0"
@@ -336,9 +336,9 @@ def test_old_git(repository, tmp_path):
 
 def test_cached_tree(repository, monkeypatch):
     """For reading: made once, and again only when what it is made from has changed."""
-    monkeypatch.setattr(patchsetlib.base, "ROOT", repository.root)
+    monkeypatch.setattr(patchsetlib.patches.base, "ROOT", repository.root)
     monkeypatch.setenv("PATCHSET_WORK", str(repository.root / "work"))
-    base = patchsetlib.base.load("1.0")
+    base = patchsetlib.patches.base.load("1.0")
     stock, patched = source.cached_tree(base, patched=False), source.cached_tree(base, patched=True)
     first = Path("airflow-core/src/airflow/first.py")
     assert (stock / first).read_text() == CARRIED["src/airflow/first.py"]

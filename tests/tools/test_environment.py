@@ -19,8 +19,8 @@ import psutil
 import pytest
 import sampleindex
 
-from patchsetlib import environment, overlay
-from patchsetlib.errors import PatchsetError
+from patchsetlib.installs import environment, overlay
+from patchsetlib.shell.errors import PatchsetError
 
 MODULE = "".join(f"def step_{n}():\n    return {n}\n\n\n" for n in range(20))
 WHEEL = sampleindex.wheel(

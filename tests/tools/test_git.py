@@ -6,10 +6,10 @@ import os
 import pytest
 from sampleset import user_git
 
-from patchsetlib import git as gitlib
-from patchsetlib.errors import PatchsetError
-from patchsetlib.git import GitError, call, git
-from patchsetlib.paths import display
+from patchsetlib.shell import git as gitlib
+from patchsetlib.shell.errors import PatchsetError
+from patchsetlib.shell.git import GitError, call, git
+from patchsetlib.shell.paths import display
 
 
 @pytest.fixture(autouse=True)

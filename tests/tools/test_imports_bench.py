@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``scripts/bench/imports.py`` counts memory to the package that takes it."""
+"""``scripts/probes/imports.py`` counts memory to the package that takes it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCH = Path(__file__).resolve().parents[2] / "scripts" / "bench"
+BENCH = Path(__file__).resolve().parents[2] / "scripts" / "probes"
 MIB = 2**20
 # Anonymous memory that is written to counts; that of a bytearray's zeros does not.
 TAKE = "taken = b'x' * ({} * 2**20)\n"

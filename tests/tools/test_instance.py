@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from patchsetlib.errors import PatchsetError
-from patchsetlib.instance import Instance, free_ports
-from patchsetlib.workload import Workload, describe_python
+from patchsetlib.measure.instance import Instance, free_ports
+from patchsetlib.measure.workload import Workload, describe_python
+from patchsetlib.shell.errors import PatchsetError
 
 
 def test_free_ports_are_different_and_free_on_every_address():

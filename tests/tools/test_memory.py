@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from patchsetlib import memory
-from patchsetlib.memory import (
+from patchsetlib.measure import memory
+from patchsetlib.measure.memory import (
     OTHER,
     SCHEDULER,
     SERVE_LOGS,
@@ -190,7 +190,7 @@ def test_gone_root_is_an_error():
 UNDUMPABLE = """
 import ctypes, json, os, sys, time
 sys.path.insert(0, sys.argv[1])
-from patchsetlib import memory
+from patchsetlib.measure import memory
 memory.read_tree(os.getpid())
 prctl = ctypes.CDLL(None).prctl
 if os.geteuid() == 0:

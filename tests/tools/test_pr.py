@@ -14,10 +14,11 @@ import samplecommit
 import sampleset
 from sampleset import MODULE, TRAILERS, Repository, tree_of, user_git
 
-from patchsetlib import base as bases
-from patchsetlib import prbody, pullrequest, series
-from patchsetlib.paths import ROOT
-from patchsetlib.remotes import project
+from patchsetlib.patches import base as bases
+from patchsetlib.patches import series
+from patchsetlib.shell.paths import ROOT
+from patchsetlib.upstream import prbody, pullrequest
+from patchsetlib.upstream.remotes import project
 
 FIRST, SECOND = "airflow-core/src/airflow/first.py", "airflow-core/src/airflow/second.py"
 GUIDE = "airflow-core/docs/guide.rst"

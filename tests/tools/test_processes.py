@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from patchsetlib import processes
-from patchsetlib.errors import PatchsetError
+from patchsetlib.shell import processes
+from patchsetlib.shell.errors import PatchsetError
 
 SCRIPTS = Path(processes.__file__).resolve().parents[1]
 
@@ -300,7 +300,7 @@ def test_held_lock_is_released_only_when_nothing_runs_any_more(tree, tmp_path):
     lock = tmp_path / "lock"
     code = f"""
 import fcntl, sys; sys.path.insert(0, {str(SCRIPTS)!r})
-from patchsetlib import processes
+from patchsetlib.shell import processes
 file = open({str(lock)!r}, "w")
 fcntl.flock(file, fcntl.LOCK_EX)
 processes.run(sys.argv[1:], hold=[file.fileno()])
@@ -318,7 +318,7 @@ def test_foreground_command_gets_ctrl_c_and_the_rest_of_it_is_cleaned_up(tree):
     """In a terminal: Ctrl-C reaches the command, which decides; a daemon it leaves is ended all the same."""
     code = f"""
 import sys, signal; sys.path.insert(0, {str(SCRIPTS)!r})
-from patchsetlib import processes
+from patchsetlib.shell import processes
 signal.signal(signal.SIGINT, lambda *args: None)
 with processes.Guarded.start(sys.argv[1:], stdin=None, foreground=True) as process:
     print("exit code", process.wait())

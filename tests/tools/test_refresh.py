@@ -13,10 +13,10 @@ import pytest
 from samplecommit import BULK, FIRST, GUIDE, NAME, OLD_TEST
 from sampleset import MODULE, TRAILERS, tree_of, user_git
 
-import patchsetlib.base
-import patchsetlib.codemods
-from patchsetlib import moving, series
-from patchsetlib.errors import PatchsetError
+import patchsetlib.patches.base
+import patchsetlib.patches.codemods
+from patchsetlib.patches import moving, series
+from patchsetlib.shell.errors import PatchsetError
 
 ONE = "0001-Take-the-third-step-right.patch"
 TWO = "0002-Say-in-the-guide-what-a-step-is.patch"
@@ -247,14 +247,14 @@ def test_wrong_arguments(repository, args, code, problem):
 
 @pytest.fixture
 def base(repository, monkeypatch):
-    monkeypatch.setattr(patchsetlib.base, "ROOT", repository.root)
+    monkeypatch.setattr(patchsetlib.patches.base, "ROOT", repository.root)
     directory = repository.root / "scripts" / "codemods"
-    monkeypatch.setattr(patchsetlib.codemods, "_DIRECTORY", directory)
+    monkeypatch.setattr(patchsetlib.patches.codemods, "_DIRECTORY", directory)
     spec = importlib.util.spec_from_file_location("codemods.say_one", directory / "say_one.py")
     monkeypatch.setitem(sys.modules, spec.name, importlib.util.module_from_spec(spec))
     spec.loader.exec_module(sys.modules[spec.name])
     monkeypatch.setenv("PATCHSET_WORK", str(repository.root / "work"))
-    return patchsetlib.base.load(NAME)
+    return patchsetlib.patches.base.load(NAME)
 
 
 def test_place_patches(repository, base):

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from patchsetlib import memory, report
-from patchsetlib.memory import SCHEDULER, SERVE_LOGS, WORKER_BUSY, WORKER_IDLE, Reading, Sample
+from patchsetlib.measure import memory, report
+from patchsetlib.measure.memory import SCHEDULER, SERVE_LOGS, WORKER_BUSY, WORKER_IDLE, Reading, Sample
 
 MIB = 2**20
 

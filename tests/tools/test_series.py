@@ -4,15 +4,15 @@ from __future__ import annotations
 import pytest
 from sampleset import BODY, NOT_CARRIED
 
-import patchsetlib.base
-from patchsetlib import series
-from patchsetlib.errors import PatchsetError
+import patchsetlib.patches.base
+from patchsetlib.patches import series
+from patchsetlib.shell.errors import PatchsetError
 
 
 @pytest.fixture
 def base(repository, monkeypatch):
-    monkeypatch.setattr(patchsetlib.base, "ROOT", repository.root)
-    return patchsetlib.base.load("1.0")
+    monkeypatch.setattr(patchsetlib.patches.base, "ROOT", repository.root)
+    return patchsetlib.patches.base.load("1.0")
 
 
 def test_load(base):

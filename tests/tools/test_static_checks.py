@@ -11,10 +11,12 @@ import pytest
 import yaml
 from sampleset import user_git
 
-import patchsetlib.base
-from patchsetlib import moving, staticchecks, upstreamenv
-from patchsetlib.errors import PatchsetError
-from patchsetlib.staticchecks import LeftOut, Tools, failed_hooks, reduce_configuration, ruff_version
+import patchsetlib.patches.base
+from patchsetlib.patches import moving
+from patchsetlib.shell.errors import PatchsetError
+from patchsetlib.upstream import environment as upstreamenv
+from patchsetlib.upstream import staticchecks
+from patchsetlib.upstream.staticchecks import LeftOut, Tools, failed_hooks, reduce_configuration, ruff_version
 
 SOURCE = "airflow-core/src/airflow"
 PREK = """\
@@ -156,9 +158,9 @@ def sample(repository, tools, monkeypatch):
     user_git("commit", "--quiet", "--message", "Settings", cwd=upstream)
     user_git("tag", "1.0", cwd=upstream)
     settings = repository.base / "base.toml"
-    monkeypatch.setattr(patchsetlib.base, "ROOT", repository.root)
+    monkeypatch.setattr(patchsetlib.patches.base, "ROOT", repository.root)
     monkeypatch.setenv("PATCHSET_WORK", str(repository.root / "work"))
-    commit = patchsetlib.base.load("1.0").commit
+    commit = patchsetlib.patches.base.load("1.0").commit
     settings.write_text(
         settings.read_text().replace(commit, user_git("rev-parse", "HEAD", cwd=upstream)), encoding="utf-8"
     )
@@ -175,7 +177,7 @@ def add_patch(repository, subject: str, files: dict[str, str]) -> None:
 
 
 def run(repository) -> list[str]:
-    findings = staticchecks.run(patchsetlib.base.load("1.0"), repository.upstream)
+    findings = staticchecks.run(patchsetlib.patches.base.load("1.0"), repository.upstream)
     return [f"{finding.file.name}: {finding.problem}" for finding in findings]
 
 

@@ -11,9 +11,10 @@ import psutil
 import pytest
 from sampleset import user_git
 
-from patchsetlib import base as bases
-from patchsetlib import environment, testing
-from patchsetlib.errors import PatchsetError
+from patchsetlib.installs import environment
+from patchsetlib.patches import base as bases
+from patchsetlib.shell.errors import PatchsetError
+from patchsetlib.upstream import testing
 
 BASE = bases.load("3.1.3")
 RAN = """\

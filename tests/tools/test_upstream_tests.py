@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 from sampleset import MODULE, user_git
 
-import patchsetlib.base
-from patchsetlib import upstreamenv, upstreamtests, worktrees
-from patchsetlib.errors import PatchsetError, UsageError
-from patchsetlib.upstreamtests import Result, compare, read_report
+import patchsetlib.patches.base
+from patchsetlib.patches import worktrees
+from patchsetlib.shell.errors import PatchsetError, UsageError
+from patchsetlib.upstream import environment as upstreamenv
+from patchsetlib.upstream import unittests as upstreamtests
+from patchsetlib.upstream.unittests import Result, compare, read_report
 
 UNIT = "airflow-core/tests/unit"
 STEPS = f"{UNIT}/test_steps.py"
@@ -194,7 +196,7 @@ def test_report_of_pytest_gives_node_ids(tmp_path):
 def sample(repository, tmp_path, monkeypatch):
     """The sample patch set, its clone one commit further, and an "environment" that needs no installing."""
     commit_tests(repository, TESTS)
-    monkeypatch.setattr(patchsetlib.base, "ROOT", repository.root)
+    monkeypatch.setattr(patchsetlib.patches.base, "ROOT", repository.root)
     monkeypatch.setenv("PATCHSET_WORK", str(repository.root / "work"))
     python = tmp_path / "python-3.0" / "bin" / "python"
     python.parent.mkdir(parents=True)
@@ -226,7 +228,7 @@ def state(clone: Path) -> list[str]:
 
 
 def run(repository, paths=(STEPS,), expression=None):
-    base = patchsetlib.base.load("1.0")
+    base = patchsetlib.patches.base.load("1.0")
     return upstreamtests.run(base, repository.upstream, "HEAD", None, list(paths), expression)
 
 

@@ -8,11 +8,13 @@ import sys
 import time
 from pathlib import Path
 
-from patchsetlib import base as bases
-from patchsetlib import bench, benchreport, report, ui
-from patchsetlib.benchsubjects import subjects
-from patchsetlib.errors import PatchsetError, UsageError
-from patchsetlib.paths import display, new_directory, work_dir
+from patchsetlib.measure import bench, report
+from patchsetlib.measure.benchmarks import report as benchreport
+from patchsetlib.measure.benchmarks.subjects import subjects
+from patchsetlib.patches import base as bases
+from patchsetlib.shell import ui
+from patchsetlib.shell.errors import PatchsetError, UsageError
+from patchsetlib.shell.paths import display, new_directory, work_dir
 
 HELP = "measure memory, growth, dispatch, throughput or gc, stock against patched"
 DEFAULT_BASE = "3.1.3"

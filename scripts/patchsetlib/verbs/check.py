@@ -6,12 +6,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from patchsetlib import base as bases
-from patchsetlib import check, staticchecks, ui, upstream
-from patchsetlib import clone as clones
-from patchsetlib.base import Base
-from patchsetlib.errors import PatchsetError
-from patchsetlib.paths import display
+from patchsetlib.patches import base as bases
+from patchsetlib.patches import check
+from patchsetlib.patches import clone as clones
+from patchsetlib.patches.base import Base
+from patchsetlib.shell import ui
+from patchsetlib.shell.errors import PatchsetError
+from patchsetlib.shell.paths import display
+from patchsetlib.upstream import clone as upstream
+from patchsetlib.upstream import staticchecks
 
 HELP = "find what is wrong with the patch files"
 

@@ -7,13 +7,15 @@ import argparse
 import shlex
 from pathlib import Path
 
-from patchsetlib import base as bases
-from patchsetlib import clone, series, source, ui, upstream
-from patchsetlib.base import Base
-from patchsetlib.errors import UsageError
-from patchsetlib.paths import display, work_dir
-from patchsetlib.series import Patch
-from patchsetlib.staging import staged
+from patchsetlib.patches import base as bases
+from patchsetlib.patches import clone, series, source
+from patchsetlib.patches.base import Base
+from patchsetlib.patches.series import Patch
+from patchsetlib.shell import ui
+from patchsetlib.shell.errors import UsageError
+from patchsetlib.shell.paths import display, work_dir
+from patchsetlib.shell.staging import staged
+from patchsetlib.upstream import clone as upstream
 
 HELP = "make a source tree of a base, with its patches as commits"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 
-from patchsetlib import ui
+from patchsetlib.shell import ui
 
 HELP = "move code from Job(executor=X) and job.executor to SchedulerJobRunner"
 

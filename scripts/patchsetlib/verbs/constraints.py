@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import argparse
 
-from patchsetlib import base, constraints
+from patchsetlib.installs import constraints
+from patchsetlib.patches import base
 
 HELP = "regenerate the pinned dependencies of a base, as of its release"
 

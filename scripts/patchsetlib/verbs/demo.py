@@ -9,11 +9,13 @@ import time
 from datetime import datetime, timezone
 from pathlib import Path
 
-from patchsetlib import base as bases
-from patchsetlib import environment, report, ui
-from patchsetlib.errors import PatchsetError, UsageError
-from patchsetlib.paths import display, new_directory, work_dir
-from patchsetlib.workload import DAGS, Workload, measure, migrate
+from patchsetlib.installs import environment
+from patchsetlib.measure import report
+from patchsetlib.measure.workload import DAGS, Workload, measure, migrate
+from patchsetlib.patches import base as bases
+from patchsetlib.shell import ui
+from patchsetlib.shell.errors import PatchsetError, UsageError
+from patchsetlib.shell.paths import display, new_directory, work_dir
 
 HELP = "run a real Dag on a real Airflow, stock and patched, and compare their memory"
 DEFAULT_BASE = "3.1.3"

@@ -7,9 +7,10 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from patchsetlib import base as bases
-from patchsetlib import export, ui
-from patchsetlib.paths import display, work_dir
+from patchsetlib.patches import base as bases
+from patchsetlib.patches import export
+from patchsetlib.shell import ui
+from patchsetlib.shell.paths import display, work_dir
 
 HELP = "write the patch files of a base from the commits of its source tree"
 

@@ -8,14 +8,17 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from patchsetlib import base as bases
-from patchsetlib import git as gitlib
-from patchsetlib import prbody, pullrequest, series, ui, upstream
-from patchsetlib.base import Base
-from patchsetlib.paths import ROOT, display, work_dir
-from patchsetlib.pullrequest import UPSTREAM, Branch
-from patchsetlib.remotes import project, remotes
-from patchsetlib.series import Patch
+from patchsetlib.patches import base as bases
+from patchsetlib.patches import series
+from patchsetlib.patches.base import Base
+from patchsetlib.patches.series import Patch
+from patchsetlib.shell import git as gitlib
+from patchsetlib.shell import ui
+from patchsetlib.shell.paths import ROOT, display, work_dir
+from patchsetlib.upstream import clone as upstream
+from patchsetlib.upstream import prbody, pullrequest
+from patchsetlib.upstream.pullrequest import UPSTREAM, Branch
+from patchsetlib.upstream.remotes import project, remotes
 
 HELP = "make a branch and a description for one pull request to upstream"
 _NO_ADDRESS = "ADDRESS-OF-THE-PATCH-SET"

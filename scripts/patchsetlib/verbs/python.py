@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import argparse
 
-from patchsetlib import base, environment
+from patchsetlib.installs import environment
+from patchsetlib.patches import base
 
 HELP = "build the environment of a base, patched or stock, and print the path of its interpreter"
 

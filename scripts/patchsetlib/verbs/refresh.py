@@ -6,10 +6,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from patchsetlib import base as bases
-from patchsetlib import refresh, upstream
-from patchsetlib.errors import UsageError
-from patchsetlib.paths import work_dir
+from patchsetlib.patches import base as bases
+from patchsetlib.patches import refresh
+from patchsetlib.shell.errors import UsageError
+from patchsetlib.shell.paths import work_dir
+from patchsetlib.upstream import clone as upstream
 
 HELP = "move the series of a base to another commit of upstream, and show what changed in it"
 

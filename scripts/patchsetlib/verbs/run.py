@@ -9,8 +9,10 @@ import signal
 import sys
 from types import FrameType
 
-from patchsetlib import base, environment, processes, ui
-from patchsetlib.paths import work_dir
+from patchsetlib.installs import environment
+from patchsetlib.patches import base
+from patchsetlib.shell import processes, ui
+from patchsetlib.shell.paths import work_dir
 from patchsetlib.verbs.python import add_environment_arguments
 
 HELP = "run a command of an environment, patched or stock, e.g. run 3.1.3 -- airflow version"

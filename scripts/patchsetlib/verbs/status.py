@@ -11,9 +11,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from patchsetlib import base as bases
-from patchsetlib import series, ui
-from patchsetlib.series import Patch
+from patchsetlib.patches import base as bases
+from patchsetlib.patches import series
+from patchsetlib.patches.series import Patch
+from patchsetlib.shell import ui
 
 HELP = "list the patches of every base: what each does, upstream status, exit condition"
 

@@ -8,10 +8,10 @@ import os
 import sys
 from pathlib import Path
 
-from patchsetlib import base as bases
-from patchsetlib import environment
-from patchsetlib.errors import PatchsetError, UsageError
-from patchsetlib.paths import ROOT, work_dir
+from patchsetlib.installs import environment
+from patchsetlib.patches import base as bases
+from patchsetlib.shell.errors import PatchsetError, UsageError
+from patchsetlib.shell.paths import ROOT, work_dir
 from patchsetlib.verbs.run import passed_through
 
 HELP = "run all tests: of the tools, of the patches, of faults, and end to end; or upstream's own"
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run_upstream(args: argparse.Namespace) -> int:
-    from patchsetlib import upstreamtests
+    from patchsetlib.upstream import unittests as upstreamtests
 
     if len(args.base) != 1:
         raise UsageError("--source is for one BASE", f"bases here: {', '.join(bases.all_bases())}")

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From patch files to commits and back."""
