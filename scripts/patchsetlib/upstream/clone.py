@@ -6,7 +6,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from patchsetlib.patches import source
 from patchsetlib.patches.base import Base
 from patchsetlib.shell import git as gitlib
 from patchsetlib.shell import ui
@@ -39,13 +38,6 @@ def existing_clone(base: Base) -> Path | None:
     """Return the clone if it is there and has the commit of ``base``; nothing is fetched."""
     place = _place(base)
     return place if place.exists() and gitlib.resolve(base.commit, place) else None
-
-
-def forget_removed_trees(base: Base, clone: Path) -> None:
-    """Drop the branch of a tree of ``base`` that was removed, as that of an sdist tree goes with it."""
-    git("worktree", "prune", cwd=clone)
-    # git refuses to delete the branch of a tree that is still there.
-    git("branch", "--quiet", "-D", source.branch_name(base), cwd=clone, check=False)
 
 
 def _place(base: Base) -> Path:

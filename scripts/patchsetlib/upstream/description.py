@@ -47,9 +47,9 @@ def _section(title: str, lines: Iterator[str]) -> str:
 
 def _below(branch: Branch) -> Iterator[str]:
     """Yield what must be merged first, which the pull request shows as well until it is."""
-    for patch, _ in branch.commits[:-1]:
-        forwarded = patch.trailer("Forwarded") or ""
-        yield f"- {patch.subject} ({forwarded if forwarded.startswith('https://') else 'no pull request yet'})"
+    for entry in branch.commits[:-1]:
+        forwarded = entry.patch.trailer("Forwarded") or ""
+        yield f"- {entry.patch.subject} ({forwarded if forwarded.startswith('https://') else 'no pull request yet'})"
     if branch.commits[:-1]:
         yield "\nTheir commits are on this branch as well. This pull request is about the last one."
 

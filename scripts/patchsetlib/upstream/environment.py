@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import subprocess
 import sys
@@ -34,35 +35,37 @@ PACKAGES = (
 _DEPENDENCIES = Path("generated", "provider_dependencies.json")
 
 
-def install(base: Base, tree: Path, place: Path, python_version: str | None = None) -> Path:
+def install(base: Base, tree: Path, start: str, place: Path, python_version: str | None = None) -> Path:
     """
     Make a virtual environment with upstream's packages of ``tree`` as editable ones; return its Python.
 
     It is made anew each time, which takes uv 10 to 20 s with a warm cache.
 
-    :param tree: a full checkout; its other dependencies are those that existed at the date of its commit
+    :param tree: a full checkout of ``start``, with or without patches on top
+    :param start: upstream's commit; other packages are taken as they were at its date
     :param place: directory to create
-    :param python_version: as for ``uv venv --python``; by default the tools' own Python, if ``base`` runs on it
+    :param python_version: as for ``uv venv --python``; without it that in ``PATCHSET_PYTHON``, else the one
+        that runs the tool if it suits ``base``, else any that does
     :raises PatchsetError: if it cannot be made
     """
     if not (tree / "airflow-core" / "pyproject.toml").is_file():
-        raise PatchsetError("the commit has no airflow-core/pyproject.toml", "give a commit of Airflow 3")
-    if python_version is None:
-        suits = SpecifierSet(base.python).contains(platform.python_version())
-        python_version = sys.executable if suits else base.python
+        raise PatchsetError(f"{start[:12]} has no airflow-core/pyproject.toml", "give a commit of Airflow 3")
+    suits = SpecifierSet(base.python).contains(platform.python_version())
+    wanted = python_version or os.environ.get("PATCHSET_PYTHON") or (sys.executable if suits else base.python)
     python = place / "bin" / "python"
     packages = [word for name in PACKAGES if (tree / name).is_dir() for word in ("--editable", f"./{name}")]
-    with ui.step(f"installing the environment of {tree.name}"):
-        uvtool.uv("venv", "--no-project", "--python", python_version, place, cwd=tree)
-        options = ("--python", python, "--exclude-newer", commit_date(tree))
-        # uv follows [tool.uv.sources] of the monorepo, so upstream's other packages are editable ones as well.
+    with ui.step(f"installing what {tree.name} needs, as of {start[:12]}"):
+        uvtool.uv("venv", "--no-project", "--python", wanted, place, cwd=tree)
+        options = ("--python", python, "--exclude-newer", commit_date(tree, start))
+        # uv follows [tool.uv.sources] of the monorepo: the other packages of upstream are editable as well.
         uvtool.uv("pip", "install", *options, *packages, "pytest-reportlog", cwd=tree)
+        _add_generated(tree, python)
     return python
 
 
-def commit_date(tree: Path) -> str:
-    """Return when the commit that ``tree`` has checked out was made, RFC 3339."""
-    return git("show", "--no-patch", "--format=%cI", "HEAD", cwd=tree).strip()
+def commit_date(tree: Path, commit: str) -> str:
+    """Return when ``commit`` was made, RFC 3339."""
+    return git("show", "--no-patch", "--format=%cI", commit, cwd=tree).strip()
 
 
 def variables(python: Path) -> dict[str, str]:
@@ -71,7 +74,7 @@ def variables(python: Path) -> dict[str, str]:
     return own | {"PATH": f"{python.parent}:{own['PATH']}", "PYTHONNOUSERSITE": "1"}
 
 
-def add_generated(tree: Path, python: Path) -> None:
+def _add_generated(tree: Path, python: Path) -> None:
     """
     Put into ``tree`` the generated file that upstream's test plugin would otherwise make with the network.
 
@@ -79,7 +82,12 @@ def add_generated(tree: Path, python: Path) -> None:
     """
     script = Path("scripts", "ci", "prek", "update_providers_dependencies.py")
     done = subprocess.run(
-        [python, script], cwd=tree, env=variables(python), stdin=subprocess.DEVNULL, capture_output=True, text=True
+        [python, script],
+        cwd=tree,
+        env=variables(python),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
     )
     if done.returncode:
         raise PatchsetError(f"upstream's {script.name} fails: {(done.stderr.splitlines() or ['?'])[-1]}")

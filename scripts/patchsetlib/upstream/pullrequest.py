@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,15 +15,17 @@ from patchsetlib.patches import series
 from patchsetlib.patches.base import UPSTREAM, Base
 from patchsetlib.patches.check import TRAILERS
 from patchsetlib.patches.series import Patch
+from patchsetlib.patches.source import Applied
 from patchsetlib.shell import git as gitlib
 from patchsetlib.shell import ui
 from patchsetlib.shell.errors import PatchsetError, UsageError
-from patchsetlib.shell.git import GitError, git
+from patchsetlib.shell.git import git
 from patchsetlib.shell.paths import display
 from patchsetlib.upstream import trees
-from patchsetlib.upstream.trees import Commits
 
-_URL = re.compile(r"(?:(?:https|ssh)://(?:[^@/]*@)?|[^@/:]+@)([\w.-]+)(?::\d+)?[/:]([\w.-]+/[\w.-]+?)(?:\.git)?/?")
+_URL = re.compile(
+    r"(?:(?:https|ssh)://(?:[^@/]*@)?|[^@/:]+@)([\w.-]+)(?::\d+)?[/:]([\w.-]+/[\w.-]+?)(?:\.git)?/?"
+)
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,12 @@ class Branch:
     name: str
     start: str
     """Id of upstream's commit below the branch."""
-    commits: Commits
+    commits: list[Applied]
     directory: Path
 
     @property
     def patch(self) -> Patch:
-        return self.commits[-1][0]
+        return self.commits[-1].patch
 
     @property
     def tree(self) -> Path:
@@ -60,7 +63,9 @@ def find(patches: Sequence[Patch], wanted: str) -> Patch:
         found = [patch for number, patch in enumerate(patches, start=1) if number == int(wanted)]
     else:
         text = Path(wanted).name.casefold()
-        found = [patch for patch in patches if text in patch.name.casefold() or text in patch.subject.casefold()]
+        found = [
+            patch for patch in patches if text in patch.name.casefold() or text in patch.subject.casefold()
+        ]
     if len(found) != 1:
         raise UsageError(
             f"{'several patches are' if found else 'no patch is'} called {wanted!r}",
@@ -147,46 +152,31 @@ def make(
     :param describe: returns the description
     :raises PatchsetError: if it cannot be made; then nothing is left behind
     """
-    start = trees.resolve(base, clone, revision)
+    start = clones.resolve(clone, revision, base)
     identity = gitlib.identity(clone)
     wanted = with_dependencies(series.load(base).patches, patch)
-    commits = [(each, commit) for each, commit in trees.series_commits(base, clone) if each in wanted]
+    _, applied = clones.fetch_series(base, clone)
     if directory.exists():
         raise PatchsetError(f"{display(directory)} exists", "remove it, or name another one with --dir")
     branch = Branch(name, start, [], directory)
     created = [path for path in (directory, *directory.parents) if not path.exists()]
-    _add_worktree(clone, branch)
+    ui.info(f"git worktree add -b {name} {shlex.quote(display(branch.tree))} {start[:12]}")
+    clones.add_worktree(clone, branch.tree, name, start)
     try:
-        for each, commit in commits:
-            ui.info(f"git cherry-pick {commit[:12]} # {each.subject}")
-            made = trees.cherry_pick(base, each, commit, branch.tree, message(each), identity)
-            if made:
-                branch.commits.append((each, made))
-            elif each == patch:
+        for entry in (each for each in applied if each.patch in wanted):
+            ui.info(f"git cherry-pick {entry.commit[:12]} # {entry.patch.subject}")
+            if made := trees.cherry_pick(base, entry, branch.tree, message(entry.patch), identity):
+                branch.commits.append(made)
+            elif entry.patch == patch:
                 raise PatchsetError(f"{patch.name} changes nothing on top of {revision}", "upstream has it")
             else:
-                ui.info(f"{each.name} changes nothing on top of {revision}, left out")
+                ui.info(f"{entry.patch.name} changes nothing on top of {revision}, left out")
         branch.body.write_text(describe(branch), encoding="utf-8")
     except BaseException:
-        trees.remove_worktree(clone, branch.tree)
-        git("branch", "--quiet", "-D", name, cwd=clone, check=False)
+        clones.remove_worktree(clone, branch.tree, name)
         branch.body.unlink(missing_ok=True)
-        for path in created:
-            path.rmdir()
+        with suppress(OSError):
+            for path in created:
+                path.rmdir()
         raise
     return branch
-
-
-def _add_worktree(clone: Path, branch: Branch) -> None:
-    ui.info(f"git worktree add -b {branch.name} {shlex.quote(display(branch.tree))} {branch.start[:12]}")
-    try:
-        git("worktree", "add", "--quiet", "-b", branch.name, branch.tree, branch.start, cwd=clone)
-    except GitError as e:
-        if not gitlib.resolve(f"refs/heads/{branch.name}", clone):
-            raise
-        where = shlex.quote(display(clone))
-        raise PatchsetError(
-            e.problem,
-            f"name another one with --branch, or remove that one and its worktree: git -C {where} worktree list, "
-            f"git -C {where} worktree remove --force TREE, git -C {where} branch -D {branch.name}",
-        ) from e

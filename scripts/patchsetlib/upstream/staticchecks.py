@@ -43,29 +43,29 @@ def run(base: Base, clone: Path | None) -> list[Finding]:
         ui.info(f"{base.name}: upstream's static checks skipped: give --source CLONE")
         return []
     findings: list[Finding] = []
-    with trees.worktrees(clone) as directory:
+    with trees.scratch(clone) as directory:
         tree = directory / "tree"
         try:
             clones.verify(base, clone)
-            commits = trees.place_series(base, clone, base.commit, tree)
+            applied = trees.place_series(base, clone, base.commit, tree)
         except PatchsetError as e:
             ui.warn(f"{base.name}: upstream's static checks skipped: {e}")
             return []
-        if not commits or not (tree / CONFIGURATION).is_file():
+        if not applied or not (tree / CONFIGURATION).is_file():
             ui.info(f"{base.name}: upstream's static checks skipped: no patches, or no {CONFIGURATION}")
             return []
-        python = environment.install(base, tree, directory / "python")
-        sources = _changed(tree, base.commit, commits[-1][1], ":(glob)**/src/**/*.py")
+        python = environment.install(base, tree, base.commit, directory / "python")
+        sources = _changed(tree, base.commit, applied[-1].commit, ":(glob)**/src/**/*.py")
         git("checkout", "--quiet", "--detach", base.commit, cwd=tree)
         with ui.step("mypy on the base"):
             known = Counter(message for message, _ in mypy(python, tree, sources))
-        parent = base.commit
-        for patch, commit in commits:
-            git("checkout", "--quiet", "--detach", commit, cwd=tree)
-            with ui.step(f"static checks of {patch.name}"):
-                problems = [*hooks(tree, parent), *_new_errors(mypy(python, tree, sources), known)]
-            findings += [Finding(patch.path, problem) for problem in problems]
-            parent = commit
+        parent, date = base.commit, environment.commit_date(tree, base.commit)
+        for entry in applied:
+            git("checkout", "--quiet", "--detach", entry.commit, cwd=tree)
+            with ui.step(f"static checks of {entry.patch.name}"):
+                problems = [*hooks(tree, parent, date), *_new_errors(mypy(python, tree, sources), known)]
+            findings += [Finding(entry.patch.path, problem) for problem in problems]
+            parent = entry.commit
     return findings
 
 
@@ -74,11 +74,12 @@ def _changed(tree: Path, start: str, end: str, *patterns: str) -> list[str]:
     return git("diff", *options, start, end, "--", *patterns, cwd=tree).split("\0")[:-1]
 
 
-def hooks(tree: Path, parent: str) -> Iterator[str]:
+def hooks(tree: Path, parent: str, date: str) -> Iterator[str]:
     """
     Run upstream's hooks on the commit that ``tree`` has checked out, and leave ``tree`` as it was.
 
     :param parent: the commit before
+    :param date: newest upload date of what prek installs for a hook, RFC 3339
     :raises PatchsetError: if prek cannot run them
     """
     # pyenv has only stubs on PATH, which fail for all versions but the selected ones.
@@ -89,11 +90,23 @@ def hooks(tree: Path, parent: str) -> Iterator[str]:
         "PREK_HOME": str(work_dir() / "upstream" / "prek"),
         # Upstream's own switch for the hooks that start its CI image.
         "SKIP_BREEZE_PREK_HOOKS": "true",
-        "UV_EXCLUDE_NEWER": environment.commit_date(tree),
+        "UV_EXCLUDE_NEWER": date,
     }
     done = subprocess.run(
         [
-            *(uv, "tool", "run", PREK, "run", "--quiet", "--color=never", "--from-ref", parent, "--to-ref", "HEAD"),
+            *(
+                uv,
+                "tool",
+                "run",
+                PREK,
+                "run",
+                "--quiet",
+                "--color=never",
+                "--from-ref",
+                parent,
+                "--to-ref",
+                "HEAD",
+            ),
             *(f"--skip={hook}" for hook in sorted(remote_hooks(tree))),
         ],
         cwd=tree,
@@ -122,7 +135,7 @@ def remote_hooks(tree: Path) -> set[str]:
         text = (tree / path).read_text(encoding="utf-8")
         for repository in re.split(r"^ *- repo: *", text, flags=re.MULTILINE)[1:]:
             if not repository.startswith("local"):
-                found.update(re.findall(r"^ *- id: *(\S+)", repository, re.MULTILINE))
+                found.update(re.findall(r"\bid: *([\w-]+)", repository))
     return found
 
 
@@ -148,7 +161,9 @@ def mypy(python: Path, tree: Path, files: Sequence[str]) -> list[tuple[str, str]
     )
     found = re.findall(r"^((.+?):\d+(?::\d+)?: (error: .*))$", done.stdout, re.MULTILINE)
     if done.returncode and not found:
-        raise PatchsetError(f"mypy ends with exit code {done.returncode}: {(done.stderr or done.stdout).strip()}")
+        raise PatchsetError(
+            f"mypy ends with exit code {done.returncode}: {(done.stderr or done.stdout).strip()}"
+        )
     return [(f"{file}: {message}", line) for line, file, message in found]
 
 

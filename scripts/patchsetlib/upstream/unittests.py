@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from patchsetlib.patches import clone as clones
 from patchsetlib.patches.base import Base
 from patchsetlib.shell import processes, ui
 from patchsetlib.shell.errors import PatchsetError, UsageError
@@ -143,30 +144,29 @@ def run(
     :raises UsageError: if there are no such tests
     :raises PatchsetError: if the series does not apply there, or pytest does not get to its end
     """
-    start = trees.resolve(base, clone, revision or base.commit)
-    with trees.worktrees(clone) as directory:
+    start = clones.resolve(clone, revision or base.commit, base)
+    with trees.scratch(clone) as directory:
         sides = {name: directory / name for name in ("base", "patched")}
         with ui.step(f"placing the patches of {base.name} on {start[:12]}"):
-            patches = trees.place_series(base, clone, start, sides["patched"])
+            applied = trees.place_series(base, clone, start, sides["patched"])
             trees.add_worktree(clone, start, sides["base"])
         changed_by: dict[str, list[str]] = {}
-        for patch, _ in patches:
+        for patch in (entry.patch for entry in applied):
             for file in patch.files:
                 changed_by.setdefault(file, []).append(patch.subject)
         chosen = _chosen(list(sides.values()), start, paths)
         raw = new_directory(work_dir() / "upstream" / "tests")
         found = {}
         for name, tree in sides.items():
-            python = environment.install(base, tree, directory / f"{name}-python", python_version)
-            environment.add_generated(tree, python)
+            python = environment.install(base, tree, start, directory / f"{name}-python", python_version)
             with ui.step(f"running upstream's unit tests on {name}"):
                 found[name] = _run_side(name, tree, python, chosen, expression, raw)
     if not any(results.outcomes for results in found.values()):
         raise UsageError("no test was chosen", "see -k and --paths")
     compared = compare(found["base"].outcomes, found["patched"].outcomes, changed_by)
-    about = {"base": base.name, "commit": start, "patches": [commit for _, commit in patches]}
+    about = {"base": base.name, "commit": start, "patches": [entry.commit for entry in applied]}
     _write(raw / "results.json", about, found, compared)
-    print(f"upstream's unit tests at {start[:12]}, without and with {len(patches)} patches of {base.name}")
+    print(f"upstream's unit tests at {start[:12]}, without and with {len(applied)} patches of {base.name}")
     print(summary(found["base"], found["patched"], compared))
     print(raw / "results.json")
     return 0 if compared.good else 1

@@ -25,7 +25,9 @@ _NO_ADDRESS = "ADDRESS-OF-THE-PATCH-SET"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("base", metavar="BASE", help="for example main-c5e70a9; see patchset status")
-    parser.add_argument("patch", metavar="PATCH", help="its number in the series, or a part of its file name or subject")
+    parser.add_argument(
+        "patch", metavar="PATCH", help="its number in the series, or a part of its file name or subject"
+    )
     parser.add_argument(
         "--source",
         metavar="CLONE",
@@ -93,7 +95,9 @@ def _next(branch: Branch, clone: Path) -> Iterator[str]:
         for name, address in web_addresses(clone).items()
         if address.startswith("https://github.com/") and address != UPSTREAM
     }
-    remote, fork = next(iter(forks.items()), ("https://github.com/YOU/airflow", "https://github.com/YOU/airflow"))
+    remote, fork = next(
+        iter(forks.items()), ("https://github.com/YOU/airflow", "https://github.com/YOU/airflow")
+    )
     tests, body = description.tests_of(branch.patch), shlex.quote(str(branch.body))
     yield "# look at it, check it as upstream does"
     yield f"cd {shlex.quote(str(branch.tree))}"
