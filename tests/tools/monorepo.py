@@ -25,21 +25,21 @@ TRAILERS = "Exit-condition: upstream has it\nForwarded: no\n"
 Files = dict[str, str]
 
 
-def git(tree: Path, *args: str | Path) -> str:
+def git(tree: Path, *args: str | Path, **variables: str) -> str:
     """Run git as a user with an identity and no other settings would."""
     who = {f"GIT_{role}_{key}": "A User" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
-    env = os.environ | {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"} | who
+    env = os.environ | {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"} | who | variables
     done = subprocess.run(["git", *args], cwd=tree, env=env, capture_output=True, text=True)
     assert done.returncode == 0, f"git {args}: {done.stderr}"
     return done.stdout.rstrip("\n")
 
 
-def commit(tree: Path, message: str, files: Files) -> None:
+def commit(tree: Path, message: str, files: Files, **variables: str) -> None:
     for name, text in files.items():
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_text(text, encoding="utf-8")
     git(tree, "add", "--all")
-    git(tree, "commit", "--quiet", "--message", message)
+    git(tree, "commit", "--quiet", "--message", message, **variables)
 
 
 @dataclass
@@ -77,7 +77,7 @@ class PatchSet:
         shutil.copytree(SCRIPTS, self.root / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
         self.upstream.mkdir()
         git(self.upstream, "init", "--quiet", "--initial-branch=main")
-        commit(self.upstream, "Base", files)
+        commit(self.upstream, "Base", files, GIT_COMMITTER_DATE="2026-01-01T00:00:00Z")
         base = git(self.upstream, "rev-parse", "HEAD")
         for message, changed in patches.items():
             commit(self.upstream, message, changed)

@@ -8,7 +8,6 @@ import re
 import pytest
 from monorepo import FULL, STEPS, PatchSet, commit, git
 
-pytestmark = pytest.mark.network
 SOURCE = "airflow-core/src/airflow"
 # Wrong before the patches, so it is not their fault; it moves down by a line.
 OLD = f"old: int = 'word'\n{FULL[STEPS]}"
@@ -34,6 +33,7 @@ def findings(output: str) -> list[tuple[str, str]]:
     return [(name, problem) for name, problem in checked if re.match("upstream's hooks|mypy", problem)]
 
 
+@pytest.mark.network
 def test_each_commit_is_checked_and_what_was_wrong_before_is_not_told(patch_set):
     before = patch_set.state()
     done = patch_set.run("--quiet", "check", "main-1", "--source", patch_set.clone)
@@ -51,7 +51,7 @@ def test_each_commit_is_checked_and_what_was_wrong_before_is_not_told(patch_set)
 
 
 def test_what_cannot_run_is_no_finding(patch_set, tmp_path):
-    """prek cannot be had; nothing is left behind either."""
+    """Without network and cache no environment can be made; nothing is left behind either."""
     before = patch_set.state()
     variables = {"UV_OFFLINE": "1", "UV_CACHE_DIR": str(tmp_path)}
     done = patch_set.run("--quiet", "check", "main-1", "--source", patch_set.clone, **variables)

@@ -16,10 +16,15 @@ from patchsetlib.upstream.unittests import Results, compare, read_report
 
 TESTS = """\
 import os
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 from airflow.steps import step_3
+
+
+def test_packages_are_those_of_the_date_of_the_base():
+    assert metadata.version("pytest") == "9.0.2"
 
 
 def test_three():
@@ -175,7 +180,7 @@ def test_what_differs(patch_set):
     three = f"{UNIT}/test_three.py"
     assert lines[1:] == [
         "             base  patched",
-        "passed          6        6",
+        "passed          7        7",
         "failed          2        2",
         "skipped         0        0",
         "flaky           0        1  (passed when run again)",

@@ -49,7 +49,8 @@ def _below(branch: Branch) -> Iterator[str]:
     """Yield what must be merged first, which the pull request shows as well until it is."""
     for entry in branch.commits[:-1]:
         forwarded = entry.patch.trailer("Forwarded") or ""
-        yield f"- {entry.patch.subject} ({forwarded if forwarded.startswith('https://') else 'no pull request yet'})"
+        where = forwarded if forwarded.startswith("https://") else "no pull request yet"
+        yield f"- {entry.patch.subject} ({where})"
     if branch.commits[:-1]:
         yield "\nTheir commits are on this branch as well. This pull request is about the last one."
 

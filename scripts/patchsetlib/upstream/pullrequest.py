@@ -55,7 +55,7 @@ class Branch:
 
 def find(patches: Sequence[Patch], wanted: str) -> Patch:
     """
-    Return the patch that ``wanted`` names: its place in the series, its file, or a part of either or of the subject.
+    Return the patch that ``wanted`` names: its number in the series, or a part of its file name or subject.
 
     :raises UsageError: if there is none, or more than one
     """

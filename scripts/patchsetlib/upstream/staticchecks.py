@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,8 +29,6 @@ from patchsetlib.shell.paths import work_dir
 from patchsetlib.upstream import environment, trees
 
 CONFIGURATION = ".pre-commit-config.yaml"
-# Since 0.4.5 prek does not clone repositories whose hooks are all skipped.
-PREK = "prek@0.5.11"
 
 
 def run(base: Base, clone: Path | None) -> list[Finding]:
@@ -66,6 +65,8 @@ def run(base: Base, clone: Path | None) -> list[Finding]:
                 problems = [*hooks(tree, parent, date), *_new_errors(mypy(python, tree, sources), known)]
             findings += [Finding(entry.patch.path, problem) for problem in problems]
             parent = entry.commit
+        skipped = ", ".join(sorted(remote_hooks(tree)))
+        ui.info(f"{base.name}: hooks that prek would clone from other repositories are skipped: {skipped}")
     return findings
 
 
@@ -84,31 +85,18 @@ def hooks(tree: Path, parent: str, date: str) -> Iterator[str]:
     """
     # pyenv has only stubs on PATH, which fail for all versions but the selected ones.
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv", "versions")
-    uv = uvtool.executable()
+    own = Path(sys.executable).parent
     variables = uvtool.environment() | {
-        "PATH": os.pathsep.join(map(str, [uv.parent, *sorted(pyenv.glob("*/bin")), os.environ["PATH"]])),
+        "PATH": os.pathsep.join(map(str, [own, *sorted(pyenv.glob("*/bin")), os.environ["PATH"]])),
         "PREK_HOME": str(work_dir() / "upstream" / "prek"),
         # Upstream's own switch for the hooks that start its CI image.
         "SKIP_BREEZE_PREK_HOOKS": "true",
         "UV_EXCLUDE_NEWER": date,
     }
+    # prek does not clone a repository whose hooks are all skipped.
+    skipped = [f"--skip={hook}" for hook in sorted(remote_hooks(tree))]
     done = subprocess.run(
-        [
-            *(
-                uv,
-                "tool",
-                "run",
-                PREK,
-                "run",
-                "--quiet",
-                "--color=never",
-                "--from-ref",
-                parent,
-                "--to-ref",
-                "HEAD",
-            ),
-            *(f"--skip={hook}" for hook in sorted(remote_hooks(tree))),
-        ],
+        [own / "prek", "run", "--quiet", "--color=never", "--from-ref", parent, "--to-ref", "HEAD", *skipped],
         cwd=tree,
         env=variables,
         stdin=subprocess.DEVNULL,
@@ -143,7 +131,8 @@ def mypy(python: Path, tree: Path, files: Sequence[str]) -> list[tuple[str, str]
     """
     Return what mypy says about those of ``files`` that ``tree`` has.
 
-    :return: pairs of file with message, without the line, which every change above it moves; and the whole line
+    :return: pairs: file and message, without the line number, which any change above it moves; and the whole
+        line of output
     :raises PatchsetError: if mypy does not get to its end
     """
     present = [file for file in files if (tree / file).is_file()]

@@ -23,7 +23,7 @@ from patchsetlib.shell.paths import work_dir
 
 @contextmanager
 def scratch(clone: Path) -> Iterator[Path]:
-    """Give an empty directory below ``work/``; it is removed afterwards, with the worktrees of ``clone`` in it."""
+    """Give an empty directory below ``work/``; afterwards it is removed, and worktrees of ``clone`` in it."""
     parent = work_dir() / "upstream"
     parent.mkdir(exist_ok=True)
     # Not a hidden name: upstream's settings leave out what is in a hidden directory.

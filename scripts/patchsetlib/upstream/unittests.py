@@ -51,7 +51,7 @@ class Results:
     """What one run of pytest came to."""
 
     outcomes: Mapping[str, str]
-    """Node id of the test, or of a module that cannot be collected, to ``passed``, ``failed`` or ``skipped``."""
+    """Node id of a test, or of a module that fails, to ``passed``, ``failed`` or ``skipped``."""
     messages: Mapping[str, str]
     """Of those that failed: the first line of what they say."""
     flaky: list[str]
