@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from monorepo import FILES, FULL, STEPS, UNIT, PatchSet, commit, git
 
+from patchsetlib.shell.errors import PatchsetError
 from patchsetlib.upstream import unittests
 from patchsetlib.upstream.unittests import Results, compare, read_report
 
@@ -156,6 +157,13 @@ def test_pytest_that_does_not_exit_is_killed_once_its_report_is_complete(tmp_pat
     unittests._run_to_report([sys.executable, "-c", script], {}, tmp_path, tmp_path / "log", report)
     assert "pytest does not exit after its last test, killed" in capfd.readouterr().err
     assert subprocess.run(["kill", "-0", pid.read_text()], capture_output=True).returncode != 0
+
+
+def test_pytest_that_hangs_before_its_report_is_complete(tmp_path, monkeypatch):
+    monkeypatch.setattr(unittests, "LIMIT", 0.1)
+    command = [sys.executable, "-c", "import threading; threading.Event().wait()"]
+    with pytest.raises(PatchsetError, match="the unit tests hang: no end in 0 s; see "):
+        unittests._run_to_report(command, {}, tmp_path, tmp_path / "log", tmp_path / "report.jsonl")
 
 
 @pytest.fixture(scope="module")

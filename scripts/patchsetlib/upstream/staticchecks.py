@@ -54,7 +54,9 @@ def run(base: Base, clone: Path | None) -> list[Finding]:
             ui.info(f"{base.name}: upstream's static checks skipped: no patches, or no {CONFIGURATION}")
             return []
         python = environment.install(base, tree, base.commit, directory / "python")
-        sources = _changed(tree, base.commit, applied[-1].commit, ":(glob)**/src/**/*.py")
+        sources = [
+            file for entry in applied for file in entry.patch.files if re.search(r"(^|/)src/.*\.py$", file)
+        ]
         git("checkout", "--quiet", "--detach", base.commit, cwd=tree)
         with ui.step("mypy on the base"):
             known = Counter(message for message, _ in mypy(python, tree, sources))
@@ -68,11 +70,6 @@ def run(base: Base, clone: Path | None) -> list[Finding]:
         skipped = ", ".join(sorted(remote_hooks(tree)))
         ui.info(f"{base.name}: hooks that prek would clone from other repositories are skipped: {skipped}")
     return findings
-
-
-def _changed(tree: Path, start: str, end: str, *patterns: str) -> list[str]:
-    options = ("--name-only", "--no-renames", "-z")
-    return git("diff", *options, start, end, "--", *patterns, cwd=tree).split("\0")[:-1]
 
 
 def hooks(tree: Path, parent: str, date: str) -> Iterator[str]:
@@ -135,7 +132,7 @@ def mypy(python: Path, tree: Path, files: Sequence[str]) -> list[tuple[str, str]
         line of output
     :raises PatchsetError: if mypy does not get to its end
     """
-    present = [file for file in files if (tree / file).is_file()]
+    present = sorted({file for file in files if (tree / file).is_file()})
     if not present:
         return []
     cache = python.parents[1] / "mypy-cache"

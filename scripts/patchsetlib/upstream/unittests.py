@@ -14,6 +14,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -231,25 +232,26 @@ def _run_side(
 def _run_to_report(
     command: Sequence[str | Path], variables: Mapping[str, str], tree: Path, log: Path, report: Path
 ) -> None:
-    """Run pytest until it has exited or, if it does not exit, its report is complete."""
+    """
+    Run pytest until it has exited; if it does not exit once its report is complete, it is killed.
+
+    :raises PatchsetError: if the report is not complete within ``LIMIT`` seconds
+    """
     deadline = time.monotonic() + LIMIT
-    complete = None
     with processes.Guarded.start(command, env=variables, cwd=tree, log=log) as process:
-        while time.monotonic() < deadline:
-            try:
+        while not _is_complete(report):
+            if time.monotonic() > deadline:
+                raise PatchsetError(f"the unit tests hang: no end in {LIMIT:.0f} s", f"see {display(log)}")
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=1.0)
                 return
-            except subprocess.TimeoutExpired:
-                pass
-            # Stock's LocalExecutor can leave workers that wait for a lock of one that was killed. The
-            # interpreter joins them at its exit, so pytest has told all and never ends: it is killed.
-            if _is_complete(report):
-                complete = complete or time.monotonic()
-                if time.monotonic() > complete + EXIT_LIMIT:
-                    ui.warn(f"pytest does not exit after its last test, killed: see {display(log)}")
-                    process.stop(grace=0)
-                    return
-    raise PatchsetError(f"the unit tests hang: no end in {LIMIT:.0f} s", f"see {display(log)}")
+        try:
+            process.wait(timeout=EXIT_LIMIT)
+        except subprocess.TimeoutExpired:
+            # Workers of stock's LocalExecutor can wait forever for a lock that one of them, killed by a test,
+            # has held. The interpreter joins them at its exit: pytest has told all, and never ends.
+            ui.warn(f"pytest does not exit after its last test, killed: see {display(log)}")
+            process.stop(grace=0)
 
 
 def _is_complete(report: Path) -> bool:
