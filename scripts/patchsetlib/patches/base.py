@@ -34,6 +34,18 @@ class Artifact:
 
 
 @dataclass(frozen=True)
+class Distribution:
+    """A part of the monorepo that is released on its own."""
+
+    project: str
+    directory: str
+    """Its place in the monorepo, e.g. ``airflow-core``."""
+    version: str | None = None
+    sdist: Artifact | None = None
+    wheel: Artifact | None = None
+
+
+@dataclass(frozen=True)
 class Release:
     """What a release has and a mere commit has not."""
 
@@ -86,6 +98,19 @@ class Base:
                 "this needs the base of a release; patchset status lists the bases",
             )
         return self.released
+
+    def require_release(self) -> None:
+        """
+        Make sure that there are sdists and wheels.
+
+        :raises PatchsetError: if the base is a commit
+        """
+        _ = self.release
+
+    @property
+    def distributions(self) -> tuple[Distribution, ...]:
+        found = Distribution(self.wheel.project, self.package, self.wheel.version, self.sdist, self.wheel)
+        return (found,)
 
     @property
     def date(self) -> str:
