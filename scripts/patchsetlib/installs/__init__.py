@@ -2,6 +2,6 @@
 """
 An Airflow on disk.
 
-``constraints.txt`` of a base, by uv, becomes an environment (``environment``); a source tree with the series and
-the published wheels become patched wheels (``wheel``), which go on top. What comes out is the path of a Python.
+uv makes an environment of a base's ``constraints.txt`` (``environment``). Of a source tree with the series, and
+of the published wheels, come patched wheels (``wheel``), which go on top. The result is the path of a Python.
 """

@@ -3,14 +3,14 @@
 The process between the tool and a command that starts Airflow; ``processes`` runs this file as a script.
 
 It leaves nothing behind: not when the tool is killed with SIGKILL, not when the command ends before its
-children do (the workers of LocalExecutor outlive a killed scheduler). For that it is a child subreaper, so that
-orphans of the command become its own children, and it holds one end of a socket whose other end only the tool
-holds, so that it hears of the tool's end whatever caused it.
+children do (the workers of LocalExecutor outlive a killed scheduler). For that it is a child subreaper, so
+that orphans of the command become its own children, and it holds one end of a socket whose other end only the
+tool holds, so that it hears of the tool's end whatever caused it.
 
 Usage: ``guard.py SOCKET GRACE COMMAND...``
 
 - SOCKET: end of file means "end the command"; a number before it is the grace to do that with. The guard
-  answers with the command's process id, or why it cannot run, and at the end with its exit code (negative: the
+  answers with the command's process id or why it cannot run, and at the end with its exit code (negative: the
   signal).
 - GRACE: seconds between SIGTERM and SIGKILL.
 """
@@ -97,11 +97,12 @@ def main(descriptor: int, grace: float, command: list[str]) -> int:
         # Whoever signals all processes means the tool and the command, which does not inherit a handler.
         signal.signal(number, lambda *_: None)
     try:
-        # Nothing else collects it: wait() below does that for all children.
-        pid = subprocess.Popen(command).pid
+        # Kept, or subprocess would collect it: that is done below, for all children.
+        process = subprocess.Popen(command)
     except OSError as e:
         answer(tool, e.strerror)
         return 127
+    pid = process.pid
     answer(tool, pid)
     ended = threading.Event()
     threading.Thread(target=end_with_tool, args=(tool, grace, pid, ended), daemon=True).start()
