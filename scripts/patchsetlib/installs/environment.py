@@ -28,7 +28,6 @@ from patchsetlib.shell.staging import remove_tree, staged
 
 VARIABLE = "PATCHSET_PYTHON"
 _STATE = "patchset.json"
-_TEST_PINS = ("test-constraints.txt", "test-unchecked.txt")
 
 
 def python(base: Base, patched: bool, python_version: str | None = None) -> Path:
@@ -66,7 +65,8 @@ def _ready(base: Base, kind: str, asked: str | None) -> Path:
     base.require_release()
     request, version = _choose(base, asked or os.environ.get(VARIABLE))
     place = work_dir() / base.name / f"python-{version}" / kind
-    pins = [base.directory / name for name in (_TEST_PINS if kind == "test" else ("constraints.txt",))]
+    test_pins = [base.test_constraints, base.directory / "test-unchecked.txt"]
+    pins = test_pins if kind == "test" else [base.constraints]
     wheels = patched_wheels(base) if kind == "patched" else []
     wanted = {
         "pins": [_sha256(path) for path in pins],
