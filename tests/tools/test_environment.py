@@ -163,16 +163,6 @@ def test_only_the_wheel_is_installed_again_when_the_series_changes(sample):
     assert step(python) == "3"
 
 
-def test_nothing_is_installed_when_only_words_of_the_series_change(sample):
-    sample.change({FIRST: MODULE.replace("return 3\n", "return 4\n")})
-    python = sample.python()
-    before = (site_packages(python) / "airflow" / "first.py").stat()
-    (patch,) = sample.repository.patches
-    patch.write_text(patch.read_text().replace("the smallest way", "the shortest way"))
-    assert sample.python() == python
-    assert (site_packages(python) / "airflow" / "first.py").stat().st_ino == before.st_ino
-
-
 def test_an_environment_is_made_anew_where_it_must(sample):
     python = sample.python("--stock")
     added = site_packages(python) / "added_by_the_user.py"

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,7 @@ from patchsetlib.shell import ui
 from patchsetlib.shell import uv as uvtool
 from patchsetlib.shell.errors import PatchsetError, UsageError
 from patchsetlib.shell.paths import work_dir
-from patchsetlib.shell.staging import remove_tree, staged
+from patchsetlib.shell.staging import staged
 
 VARIABLE = "PATCHSET_PYTHON"
 _STATE = "patchset.json"
@@ -112,7 +113,7 @@ def _choose(base: Base, asked: str | None) -> tuple[str, str]:
 
 def _build(place: Path, request: str, pins: list[Path], state: dict) -> None:
     """Make an environment in place of the one that may be there."""
-    remove_tree(place)
+    shutil.rmtree(place, ignore_errors=True)
     try:
         with staged(place) as building:
             options = ("--no-project", "--allow-existing", "--prompt", f"airflow-{place.name}")
