@@ -14,7 +14,6 @@ from patchsetlib.shell import ui
 from patchsetlib.shell.errors import PatchsetError
 from patchsetlib.shell.paths import display
 from patchsetlib.upstream import clone as upstream
-from patchsetlib.upstream import staticchecks
 
 HELP = "find what is wrong with the patch files"
 
@@ -34,29 +33,32 @@ def run(args: argparse.Namespace) -> int:
     names = args.base or bases.all_bases()
     if not names:
         raise PatchsetError("there is no base here", "restore airflow-core/ with git")
-    count = 0
+    said: set[check.Finding] = set()
     for name in names:
         base = bases.load(name)
         clone = _clone(base, args.source)
         with ui.step(f"checking {display(base.directory)}"):
             findings = list(check.check(base, clone))
-        findings += staticchecks.run(base, args.source)
+        if args.source:
+            from patchsetlib.upstream import staticchecks
+
+            findings += staticchecks.run(base, args.source)
         for finding in findings:
-            print(finding)
-        count += len(findings)
-    ui.info(f"{count} finding{'s' * (count != 1)} in {', '.join(names)}")
-    return 1 if count else 0
+            # What is wrong with common/ is found with each base.
+            if finding not in said:
+                print(finding)
+            said.add(finding)
+    ui.info(f"{len(said)} finding{'s' * (len(said) != 1)} in {', '.join(names)}")
+    return 1 if said else 0
 
 
 def _clone(base: Base, given: Path | None) -> Path | None:
-    """Return the clone to check ``base`` with, and say so if there is none where one is needed."""
-    if given:
-        clones.verify_repository(given)
-        if not base.released:
-            clones.verify(base, given)
-        return given
+    """Return the clone to apply the patches of ``base`` in, and say so if one is needed and there is none."""
     if base.released:
         return None
+    if given:
+        clones.verify(base, given)
+        return given
     found = upstream.existing_clone(base)
     if found is None:
         ui.warn(
