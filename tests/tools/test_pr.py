@@ -225,6 +225,14 @@ def test_mistakes(me, patch, options, code, said):
     assert said in fails(me, patch, *options, code=code)
 
 
+def test_dependency_that_the_series_lacks(me):
+    series = me.base / "series"
+    series.write_text(series.read_text().replace("0003-Say-so.patch\n", ""))
+    assert "0004-Take-the-ninth-step.patch depends on 'Say so', which is no patch of this series" in fails(
+        me, "3"
+    )
+
+
 def test_nobody(me):
     (me.top / "gitconfig").write_text("")
     assert "git does not know who you are; tell it: git config --global user.name" in fails(me, "1")

@@ -81,20 +81,16 @@ def with_dependencies(patches: Sequence[Patch], patch: Patch) -> list[Patch]:
     :param patches: the series
     :raises PatchsetError: if a trailer names none of them
     """
-    by_subject = {each.subject: each for each in patches}
-    needed, waiting = set(), [patch]
-    while waiting:
-        each = waiting.pop()
-        needed.add(each.name)
-        for subject in each.trailers.get("Depends-on", ()):
-            if subject not in by_subject:
-                raise PatchsetError(
-                    f"{each.name} depends on {subject!r}, which is no patch of this series",
-                    "the trailer Depends-on holds the subject of another patch",
-                )
-            if by_subject[subject].name not in needed:
-                waiting.append(by_subject[subject])
-    return [each for each in patches if each.name in needed]
+    needed = {patch.subject}
+    for each in reversed(patches):
+        if each.subject in needed:
+            needed.update(each.trailers.get("Depends-on", ()))
+    if unknown := needed - {each.subject for each in patches}:
+        raise PatchsetError(
+            f"{patch.name} depends on {unknown.pop()!r}, which is no patch of this series",
+            "the trailer Depends-on holds the subject of another patch",
+        )
+    return [each for each in patches if each.subject in needed]
 
 
 def message(patch: Patch) -> str:

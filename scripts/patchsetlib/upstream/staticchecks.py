@@ -31,16 +31,13 @@ from patchsetlib.upstream import environment, trees
 CONFIGURATION = ".pre-commit-config.yaml"
 
 
-def run(base: Base, clone: Path | None) -> list[Finding]:
+def run(base: Base, clone: Path) -> list[Finding]:
     """
     Check all commits of the series of ``base``; say why, if that cannot be done here.
 
     :param clone: of apache/airflow
     :raises PatchsetError: if a check cannot be run
     """
-    if clone is None:
-        ui.info(f"{base.name}: upstream's static checks skipped: give --source CLONE")
-        return []
     findings: list[Finding] = []
     with trees.scratch(clone) as directory:
         tree = directory / "tree"
