@@ -15,67 +15,37 @@ process are comparable, as ``time.monotonic`` is one clock for all processes on 
 
 from __future__ import annotations
 
-import importlib
 import json
-import mmap
 import os
 import signal
-import struct
 import sys
 import time
 import uuid
+from multiprocessing.sharedctypes import RawArray
 
-SUPERVISOR = "airflow.sdk.execution_time.supervisor"
 # Between two looks at the executor when nothing has happened; the scheduler waits up to a second.
 PAUSE = 0.001
-_DOUBLE = struct.Struct("d")
 
 
 class Stuck(Exception):
     """The time for the case is over."""
 
 
-class Marks:
-    """One number for each workload, mostly a time, shared with all processes forked later; needs no locks."""
+def limit(seconds: float) -> None:
+    """Raise ``Stuck`` in this process after so many seconds; 0 for never."""
+    owner = os.getpid()
 
-    def __init__(self, count: int):
-        self.count = count
-        self._memory = mmap.mmap(-1, max(1, count) * _DOUBLE.size)
+    def alarm(number, frame):
+        if os.getpid() == owner:
+            raise Stuck
 
-    def set(self, index: int) -> None:
-        self.put(index, time.monotonic())
-
-    def put(self, index: int, value: float) -> None:
-        _DOUBLE.pack_into(self._memory, index * _DOUBLE.size, value)
-
-    def get(self, index: int) -> float:
-        """Return the time that was set; 0 if none was."""
-        return _DOUBLE.unpack_from(self._memory, index * _DOUBLE.size)[0]
-
-    def all(self) -> list[float]:
-        return [self.get(index) for index in range(self.count)]
+    signal.signal(signal.SIGALRM, alarm)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
-class Held:
-    """Times the calls into the executor."""
-
-    def __init__(self):
-        self.longest = 0.0
-        self.call = ""
-        self.total = 0.0
-
-    def __call__(self, function, *args):
-        began = time.monotonic()
-        try:
-            return function(*args)
-        finally:
-            took = time.monotonic() - began
-            self.total += took
-            if took > self.longest:
-                self.longest, self.call = took, function.__name__
-
-    def as_json(self) -> dict:
-        return {"held_longest": self.longest, "held_longest_in": self.call, "held_total": self.total}
+def shared(count: int):
+    """Return ``count`` numbers, zero at first, that all processes forked later share."""
+    return RawArray("d", count)
 
 
 def make_workload(index: int):
@@ -105,7 +75,7 @@ def make_workload(index: int):
 
 def replace_supervise(work) -> None:
     """Let workers forked from here call ``work(index of the workload)`` instead of supervising a task."""
-    supervisor = importlib.import_module(SUPERVISOR)
+    from airflow.sdk.execution_time import supervisor
 
     def supervise(*, ti, **kwargs) -> int:
         work(ti.map_index)
@@ -119,47 +89,19 @@ def replace_supervise(work) -> None:
 
 def replace_task_process(work) -> None:
     """
-    Let ``supervise`` do all it does except start the task's process, and call ``work`` at that point.
+    Let workers forked from here do all that a task needs up to the fork of its process, then call ``work()``.
 
-    The module is changed when it is imported, by whom and whenever that is: a worker that has to import it
-    must not find that done.
+    The supervisor is not imported for that: a worker that has to import it must not find that done.
     """
+    owner, fork = os.getpid(), os.fork
 
-    class Finished:
-        exit_code = 0
-        final_state = "success"
+    def fork_or_work() -> int:
+        if os.getpid() != owner:
+            work()
+            raise RuntimeError("no task is started here")
+        return fork()
 
-        def wait(self) -> int:
-            return 0
-
-    class Finder:
-        """Finds nothing itself; changes what the others found."""
-
-        def find_spec(self, name, path=None, target=None):
-            if name != SUPERVISOR:
-                return None
-            sys.meta_path.remove(self)
-            spec = importlib.util.find_spec(name)
-            sys.meta_path.insert(0, self)
-            execute = spec.loader.exec_module
-
-            def exec_module(module):
-                execute(module)
-
-                def start(*args, what, **kwargs):
-                    work(what.map_index)
-                    return Finished()
-
-                module.ActivitySubprocess.start = start
-
-            spec.loader.exec_module = exec_module
-            return spec
-
-    import importlib.util
-
-    if SUPERVISOR in sys.modules:
-        raise RuntimeError(f"{SUPERVISOR} is imported already")
-    sys.meta_path.insert(0, Finder())
+    os.fork = fork_or_work
 
 
 def new_executor(parallelism: int):
@@ -170,21 +112,27 @@ def new_executor(parallelism: int):
     return LocalExecutor(parallelism=parallelism)
 
 
-def nap() -> None:
-    time.sleep(PAUSE)
-
-
 class Run:
-    """Offers workloads to a started executor, and takes in its events."""
+    """Offers workloads to an executor, takes in its events, and times the calls into it."""
 
     def __init__(self, executor, count: int):
         self.executor = executor
-        self.held = Held()
+        self.count = count
         self.offered: list[float] = []
         self.states: list[str] = []
-        self._waiting = [make_workload(index) for index in range(count)]
-        self._waiting.reverse()
-        self.count = count
+        self.longest, self.longest_in, self.total = 0.0, "", 0.0
+        self._waiting = [make_workload(index) for index in reversed(range(count))]
+
+    def held(self, function, *args):
+        """Call a function of the executor."""
+        began = time.monotonic()
+        try:
+            return function(*args)
+        finally:
+            took = time.monotonic() - began
+            self.total += took
+            if took > self.longest:
+                self.longest, self.longest_in = took, function.__name__
 
     def offer(self) -> None:
         workload = self._waiting.pop()
@@ -192,7 +140,7 @@ class Run:
         self.held(self.executor.queue_workload, workload, None)
 
     def beat(self) -> int:
-        """Call the executor as one loop of the scheduler does, and return how many events came."""
+        """Call the executor as one loop of the scheduler does; return how many workloads have ended."""
         self.held(self.executor.heartbeat)
         events = self.held(self.executor.get_event_buffer)
         # Newer versions may say that it runs as well.
@@ -200,138 +148,106 @@ class Run:
         self.states += ended
         return len(ended)
 
-    def until_reported(self) -> None:
-        while len(self.states) < self.count:
-            if not self.beat():
-                nap()
+    def offer_all(self, at_a_time: int) -> bool:
+        """Offer all workloads, so many at a time, until they have ended; return whether it got stuck."""
+        try:
+            while len(self.states) < self.count:
+                while self._waiting and len(self.offered) - len(self.states) < at_a_time:
+                    self.offer()
+                if not self.beat():
+                    time.sleep(PAUSE)
+        except Stuck:
+            return True
+        return False
 
-    def as_json(self, marks: Marks) -> dict:
-        started = marks.all()
-        waits = sorted(began - at for at, began in zip(self.offered, started, strict=False) if began)
+    def as_json(self, started) -> dict:
+        """:param started: when each workload started, 0 if it did not"""
         return {
             "workloads": self.count,
             "started": sum(bool(each) for each in started),
             "reported": len(self.states),
             "succeeded": self.states.count("success"),
-            "offer_to_start": waits,
-            **self.held.as_json(),
+            "offer_to_start": sorted(
+                at - offered for offered, at in zip(self.offered, started, strict=False) if at
+            ),
+            "held_longest": self.longest,
+            "held_longest_in": self.longest_in,
+            "held_total": self.total,
         }
+
+
+def stream(workloads: int, parallelism: int, at_a_time: int) -> dict:
+    """Offer workloads that do nothing."""
+    started = shared(workloads)
+    replace_supervise(lambda index: started.__setitem__(index, time.monotonic()))
+    run = Run(new_executor(parallelism), workloads)
+    run.executor.start()
+    began = time.monotonic()
+    stuck = run.offer_all(at_a_time)
+    took = time.monotonic() - began
+    # A stuck one is left to whoever started this process.
+    if not stuck:
+        run.executor.end()
+    return run.as_json(started) | {"seconds": took, "stuck": stuck}
 
 
 def paced(workloads: int, parallelism: int) -> dict:
     """Offer workloads so that never more are under way than there are slots."""
-    marks = Marks(workloads)
-    replace_supervise(marks.set)
-    executor = new_executor(parallelism)
-    executor.start()
-    run = Run(executor, workloads)
-    began = time.monotonic()
-    stuck = False
-    try:
-        while len(run.states) < workloads:
-            while len(run.offered) < workloads and len(run.offered) - len(run.states) < parallelism:
-                run.offer()
-            if not run.beat():
-                nap()
-    except Stuck:
-        stuck = True
-    return run.as_json(marks) | {"seconds": time.monotonic() - began} | finish(executor, stuck)
+    return stream(workloads, parallelism, at_a_time=parallelism)
 
 
 def burst(workloads: int, parallelism: int) -> dict:
     """Offer all workloads at once."""
-    marks = Marks(workloads)
-    replace_supervise(marks.set)
-    executor = new_executor(parallelism)
-    executor.start()
-    run = Run(executor, workloads)
-    began = time.monotonic()
-    stuck = False
-    try:
-        for _ in range(workloads):
-            run.offer()
-        run.until_reported()
-    except Stuck:
-        stuck = True
-    return run.as_json(marks) | {"seconds": time.monotonic() - began} | finish(executor, stuck)
+    return stream(workloads, parallelism, at_a_time=workloads)
 
 
 def start(workers: int) -> dict:
     """Start a pool; it is there when as many workloads run at the same time."""
-    marks = Marks(workers)
+    started = shared(workers)
 
     def work(index: int) -> None:
-        marks.set(index)
-        while not all(marks.all()):
-            nap()
+        started[index] = time.monotonic()
+        while not all(started):
+            time.sleep(PAUSE)
 
     replace_supervise(work)
-    executor = new_executor(workers)
-    run = Run(executor, workers)
+    run = Run(new_executor(workers), workers)
     began = time.monotonic()
-    run.held(executor.start)
-    start_call = time.monotonic() - began
-    stuck = False
-    try:
-        for _ in range(workers):
-            run.offer()
-        run.until_reported()
-    except Stuck:
-        stuck = True
-    all_running = max(marks.all()) - began
-    return (
-        run.as_json(marks) | {"start_call": start_call, "all_running": all_running} | finish(executor, stuck)
-    )
+    run.held(run.executor.start)
+    stuck = run.offer_all(workers)
+    if not stuck:
+        run.executor.end()
+    return run.as_json(started) | {"all_running": max(started) - began, "stuck": stuck}
 
 
 def first(times: int) -> dict:
     """Give one workload to one new worker, and that ``times`` times; only the task's process is left out."""
-    marks = Marks(times)
-    replace_task_process(marks.set)
-    reported, starts = [], []
-    run = None
+    started, starts = shared(times), []
+    run = Run(new_executor(1), times)
     for index in range(times):
-        executor = new_executor(1)
+        replace_task_process(lambda index=index: started.__setitem__(index, time.monotonic()))
         began = time.monotonic()
-        executor.start()
+        run.executor.start()
         starts.append(time.monotonic() - began)
         # An idle worker is what is measured, not one that is still being started.
         time.sleep(0.5)
-        run = run or Run(executor, times)
-        run.executor = executor
         run.offer()
-        while len(run.states) <= index:
+        while not started[index]:
             if not run.beat():
-                nap()
-        reported.append(time.monotonic() - run.offered[index])
-        executor.end()
-    return run.as_json(marks) | {"offer_to_report": reported, "start_calls": starts, "stuck": False}
-
-
-def finish(executor, stuck: bool) -> dict:
-    """End the executor and say how long that took; a stuck one is left to whoever started this process."""
-    if stuck:
-        return {"stuck": True, "end": None}
-    began = time.monotonic()
-    executor.end()
-    return {"stuck": False, "end": time.monotonic() - began}
-
-
-def limit(seconds: float) -> None:
-    """Raise ``Stuck`` in the main thread after so many seconds; 0 for never."""
-    owner = os.getpid()
-
-    def alarm(number, frame):
-        if os.getpid() == owner:
-            raise Stuck
-
-    signal.signal(signal.SIGALRM, alarm)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+                time.sleep(PAUSE)
+        run.executor.end()
+        run.executor = new_executor(1)
+    # All are reported as failed, since there was no task's process.
+    return run.as_json(started) | {
+        "succeeded": sum(map(bool, started)),
+        "start_calls": starts,
+        "stuck": False,
+    }
 
 
 def main() -> None:
     case, options = sys.argv[1], json.loads(sys.argv[2])
-    limit(options.pop("timeout", 120))
+    limit(options.pop("timeout"))
     try:
         result = {"paced": paced, "burst": burst, "start": start, "first": first}[case](**options)
     except Stuck:

@@ -2,13 +2,12 @@
 """
 What the scheduler has in memory before any work, by package, and what the first steps of a worker add.
 
-Runs inside the Airflow that is measured, on Linux:
+Runs inside the Airflow that is measured, on Linux: ``python imports.py``
 
-    scripts/patchset run BASE --stock -- python scripts/probes/imports.py > RESULT.json
-
-Memory is in bytes. Of a fork it is USS: what it has for itself. Of packages it is growth of RSS, within one
-process and never summed over several: USS would leave out libraries that another process happens to have
-loaded as well. Whoever is imported first pays for what several packages need.
+The last line of stdout is a JSON object with memory in bytes. Of a fork it is USS: what it has for itself. Of
+packages it is growth of RSS, within one process and never summed over several: USS would leave out libraries
+that another process happens to have loaded as well. A shared dependency is charged to the first package that
+imports it.
 """
 
 from __future__ import annotations
@@ -17,22 +16,13 @@ import gc
 import importlib.machinery
 import json
 import os
-import platform
-import re
 import sys
 import tempfile
-from collections.abc import Callable
-from contextlib import ExitStack, contextmanager
-from importlib.metadata import version
-from unittest import mock
+from collections import Counter
 
 import psutil
 
 SCHEDULER = "airflow.cli.commands.scheduler_command"
-SUPERVISOR = "airflow.sdk.execution_time.supervisor"
-REPEATS = 5
-# Bytes; what takes less is not listed.
-LEAST = 500_000
 
 
 def uss() -> int:
@@ -53,99 +43,56 @@ class Accounts:
     """Attributes the growth of this process to the module being executed, without those that it imports."""
 
     def __init__(self):
-        self.bytes: dict[str, int] = {}
-        self.modules: dict[str, int] = {}
+        self.bytes: Counter[str] = Counter()
+        self.modules: Counter[str] = Counter()
         self.importers: dict[str, str] = {}
         self._stack = ["python"]
         self._last = rss()
 
     def _book(self) -> None:
         now = rss()
-        name = package(self._stack[-1])
-        self.bytes[name] = self.bytes.get(name, 0) + now - self._last
+        self.bytes[package(self._stack[-1])] += now - self._last
         self._last = now
 
-    @contextmanager
-    def module(self, name: str):
-        self._book()
-        self.importers.setdefault(package(name), self._stack[-1])
-        self._stack.append(name)
-        try:
-            yield
-        finally:
+    def watch(self) -> None:
+        """Watch all imports from now on, of Python code and of extensions."""
+        for loader in (importlib.machinery.SourceFileLoader, importlib.machinery.ExtensionFileLoader):
+            loader.exec_module = self._watched(loader.exec_module)
+
+    def _watched(self, original):
+        def exec_module(loader, module):
+            name = module.__spec__.name
             self._book()
-            self._stack.pop()
-            self.modules[package(name)] = self.modules.get(package(name), 0) + 1
-
-    @contextmanager
-    def watching(self):
-        """Watch all imports, of Python code and of extensions."""
-        with ExitStack() as stack:
-            for loader in (importlib.machinery.SourceFileLoader, importlib.machinery.ExtensionFileLoader):
-                stack.enter_context(mock.patch.object(loader, "exec_module", self._watched(loader)))
-            yield
-
-    def _watched(self, loader):
-        original = loader.exec_module
-
-        def exec_module(self_, module):
-            with self.module(module.__spec__.name):
-                original(self_, module)
+            self.importers.setdefault(package(name), self._stack[-1])
+            self._stack.append(name)
+            try:
+                original(loader, module)
+            finally:
+                self._book()
+                self._stack.pop()
+                self.modules[package(name)] += 1
 
         return exec_module
 
 
-def in_fork(function: Callable[[], dict]) -> dict:
-    """Run ``function`` in a forked child, and return what it returns."""
-    read, write = os.pipe()
-    sys.stdout.flush()
-    pid = os.fork()
-    if not pid:
-        os.close(read)
-        code = 1
-        try:
-            with open(write, "w") as pipe:
-                json.dump(function(), pipe)
-            code = 0
-        finally:
-            os._exit(code)
-    os.close(write)
-    with open(read) as pipe:
-        text = pipe.read()
-    if os.waitpid(pid, 0)[1]:
-        raise RuntimeError("a forked child failed, see above")
-    return json.loads(text)
-
-
 def by_package() -> dict:
     """Import what ``airflow scheduler`` does before any work; return its packages and totals."""
-    before = rss()
     accounts = Accounts()
-    with accounts.watching():
-        importlib.import_module(SCHEDULER)
-        from airflow.executors.executor_loader import ExecutorLoader
+    accounts.watch()
+    importlib.import_module(SCHEDULER)
+    from airflow.executors.executor_loader import ExecutorLoader
 
-        ExecutorLoader.init_executors()
+    ExecutorLoader.init_executors()
     return {
-        "rss_before": before,
-        "rss_scheduler": rss(),
+        "rss": rss(),
         "objects": len(gc.get_objects()),
         "modules": len(sys.modules),
         "columns": ["RSS", "modules", "first imported by"],
         "packages": {
-            name: [size, accounts.modules.get(name, 0), accounts.importers.get(name)]
-            for name, size in sorted(accounts.bytes.items(), key=lambda item: -item[1])
-            if size >= LEAST
+            name: [size, accounts.modules[name], accounts.importers.get(name)]
+            for name, size in accounts.bytes.most_common()
         },
-        "loaded_supervisor": SUPERVISOR in sys.modules,
     }
-
-
-def collection() -> dict:
-    """Return how much of the inherited memory a full collection in a forked child makes private."""
-    before = uss()
-    gc.collect()
-    return {"uss_before": before, "uss_after": uss()}
 
 
 def first_task() -> dict:
@@ -157,44 +104,39 @@ def first_task() -> dict:
     found["supervisor imported"] = uss()
     client = supervisor.Client(base_url="http://localhost:1/execution/", token="x")
     found["API client with its SSL context made"] = uss()
-    with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
-        os.environ["AIRFLOW__LOGGING__BASE_LOG_FOLDER"] = directory
-        # Asks the API server for a connection only if logs go to some other place.
-        _, log = supervisor._configure_logging(os.path.join(directory, "task.log"), client)
-        stack.callback(log.close)
-        found["logging configured"] = uss()
+    # Asks the API server for a connection only if logs go to some other place.
+    supervisor._configure_logging("task.log", client)
+    found["logging configured"] = uss()
     supervisor.ensure_secrets_backend_loaded()
     found["secrets backends loaded"] = uss()
     return found
 
 
-def main() -> int:
-    # The result alone goes to stdout: Airflow logs there as well.
-    result_file = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+def in_fork(function) -> dict:
+    """Run ``function`` in a forked child, and return what it returns."""
+    with tempfile.TemporaryFile("w+") as file:
+        pid = os.fork()
+        if not pid:
+            code = 1
+            try:
+                json.dump(function(), file)
+                file.flush()
+                code = 0
+            finally:
+                os._exit(code)
+        if os.waitpid(pid, 0)[1]:
+            raise RuntimeError("a forked child failed, see above")
+        file.seek(0)
+        return json.load(file)
+
+
+def main() -> None:
     # In this process: in a fork, the first write to what is inherited would be counted to some package.
-    packages = by_package()
+    result = {"scheduler": by_package()}
     gc.collect()
-    result = {
-        "measurement": "imports",
-        "airflow": version("apache-airflow-core"),
-        "python": platform.python_version(),
-        "kernel": platform.release().split("-")[0],
-        "units": "bytes",
-        "scheduler": packages,
-        "first_task": [in_fork(first_task) for _ in range(REPEATS)],
-        "collection": [in_fork(collection) for _ in range(REPEATS)],
-    }
-    gc.freeze()
-    result["collection_frozen"] = [in_fork(collection) for _ in range(REPEATS)]
-    gc.unfreeze()
-    text = json.dumps(result, indent=1)
-    # Each innermost list on one line.
-    text = re.sub(r"\[\s+([^][{}]*?)\s+\]", lambda match: f"[{' '.join(match[1].split())}]", text)
-    result_file.write(text + "\n")
-    result_file.close()
-    return 0
+    result["first_task"] = in_fork(first_task)
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables, conclusions, JSON and charts, from records with known figures."""
+"""Rows, tables, conclusions, JSON, charts and index, from records with known figures."""
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 import xml.etree.ElementTree as ElementTree
@@ -11,218 +10,152 @@ from pathlib import Path
 
 import pytest
 
-from patchsetlib.measure import memory, report
-from patchsetlib.measure.memory import SCHEDULER, SERVE_LOGS, WORKER_BUSY, WORKER_IDLE, Reading, Sample
+from patchsetlib.measure import figures, report
+from patchsetlib.measure.figures import Figure, Row
+from patchsetlib.measure.runner import Benchmark
+from patchsetlib.measure.subjects import Subject
 
-MIB = 2**20
-
-
-def sample(time: float, workers: int, uss: int | None, role: str = WORKER_IDLE) -> Sample:
-    """Return a tree with scheduler (PSS 50 MiB), serve-logs (40) and workers (``uss`` and 10 more)."""
-    readings = [Reading(1, SCHEDULER, 30 * MIB, 50 * MIB), Reading(2, SERVE_LOGS, 30 * MIB, 40 * MIB)]
-    for pid in range(3, 3 + workers):
-        readings.append(Reading(pid, role, *((None, None) if uss is None else (uss * MIB, (uss + 10) * MIB))))
-    return Sample(time, 0.01, tuple(readings))
+LABELS = ["stock", "patched"]
 
 
-def record(name: str, idle: int, uss: int | None, *, succeeded: int = 8, seconds: float = 20.0) -> dict:
-    """Return a run with ``idle`` workers before the tasks, and 4 with ``uss`` MiB after them."""
-    samples = [sample(0, idle, 3), sample(10, 4, 40, WORKER_BUSY), sample(20, 4, uss)]
-
-    def snapshot(at: int) -> dict:
-        return {"time": samples[at].time, "settled": True, "roles": memory.tree_summary(samples[at])}
-
-    return {
-        "name": name,
-        "events": {"ready": 9.0, "triggered": 1.0, "finished": 19.0},
-        "dag_run": {
-            "state": "success",
-            "seconds": seconds,
-            "tasks": 8,
-            "succeeded": succeeded,
-            "states": {"success": succeeded, "failed": 8 - succeeded},
-        },
-        "snapshots": {"idle": snapshot(0), "peak": snapshot(1), "after": snapshot(2)},
-        "sampling": {"interval": 10.0, "unreadable": max(s.unreadable for s in samples)},
-        "samples": [s.as_json() for s in samples],
-    }
-
-
-NAMES = ["stock", "patched"]
-
-
-@pytest.fixture
-def runs() -> list[dict]:
-    return [record("stock", 0, 22), record("patched", 4, 6)]
-
-
-def find(rows: list[report.Figure], when: str, what: str, unit: str) -> report.Figure:
-    (row,) = [row for row in rows if (row.when, row.what) == (when, what) and row.unit.startswith(unit)]
-    return row
-
-
-def test_figures_side_by_side(runs):
-    rows = report.figures(runs)
-
-    assert find(rows, "after the tasks", "workers", "processes").values == (4, 4)
-    assert find(rows, "after the tasks", "workers", "USS per").values == (22, 6)
-    assert find(rows, "after the tasks", "workers", "PSS per").values == (32, 16)
-    assert find(rows, "after the tasks", "workers", "PSS total").values == (128, 64)
-    assert find(rows, "after the tasks", "whole tree", "PSS total").values == (90 + 128, 90 + 64)
-    assert find(rows, "at the peak", "whole tree", "PSS total").values == (290, 290)
-    assert find(rows, "run", "tasks succeeded", "of 8").values == (8, 8)
-
-
-def test_no_workers_on_stock_is_none_and_not_zero(runs):
-    row = find(report.figures(runs), "before any task", "workers", "USS per")
-
-    assert row.values == (None, 3)
-    assert row.text(0) == "none"
-    assert row.ratio(1) is None
-    assert row.verdict(1) == "worse"
+def row(*samples: tuple[float, ...], better: str | None = "less") -> Row:
+    return Row(Figure("now", "x", "s", None, better), samples)
 
 
 @pytest.mark.parametrize(
-    ("values", "better", "verdict"),
+    ("stock", "patched", "better", "verdict"),
     [
-        ((100.0, 50.0), "less", "better"),
-        ((100.0, 150.0), "less", "worse"),
-        ((100.0, 109.0), "less", "same"),
-        ((100.0, 91.0), "less", "same"),
-        ((96.0, 95.0), "more", "same"),
-        ((96.0, 48.0), "more", "worse"),
-        ((48.0, 96.0), "more", "better"),
-        ((None, 5.0), "less", "worse"),
-        ((5.0, None), "less", ""),
-        ((0.0, 5.0), "less", "worse"),
-        ((0.0, 5.0), "more", "better"),
-        ((1.0, 5.0), None, ""),
+        ((100,), (50,), "less", "better"),
+        ((100,), (150,), "less", "worse"),
+        ((100,), (109,), "less", "same"),
+        ((96,), (48,), "more", "worse"),
+        ((48,), (96,), "more", "better"),
+        ((), (5,), "less", "worse"),
+        ((5,), (), "less", ""),
+        ((0,), (5,), "more", "better"),
+        ((0.01,), (0.04,), "less", "same"),
+        ((1,), (5,), None, ""),
+        # What the repeats do not tell apart is the same.
+        ((9, 10, 11), (4, 5, 6), "less", "better"),
+        ((5, 10, 11), (4, 5, 6), "less", "same"),
+        ((9, 10, 20), (14, 15, 16), "less", "same"),
     ],
 )
-def test_verdict(values, better, verdict):
-    assert report.Figure("", "", "", values, better).verdict(1) == verdict
+def test_verdict(stock, patched, better, verdict):
+    assert row(stock, patched, better=better).verdict(1) == verdict
 
 
-def test_one_lost_task_is_worse():
-    rows = report.figures([record("stock", 0, 22), record("patched", 0, 22, succeeded=7)])
+def test_table_has_medians_and_ranges():
+    runs = [{"label": "stock", "x": x} for x in (3.0, 1.0, 7.0)]
+    runs += [{"label": "patched", "x": None}, {"label": "patched", "x": 2.0}, {"label": "x", "error": "!"}]
 
-    assert find(rows, "run", "tasks succeeded", "of 8").verdict(1) == "worse"
+    def of(record: dict) -> list[Figure]:
+        later = [Figure("now", "y", "s", 1)] if record["label"] == "patched" else []
+        return [Figure("now", "x", "s", record["x"]), Figure("then", "x", "s", 0), *later]
 
+    rows = figures.table([*LABELS, "3.3.2"], runs, of)
 
-def test_what_got_worse_is_said(runs):
-    lines = report.conclusions(NAMES, report.figures(runs))
-    worse = "patched: worse than stock: before any task: "
-
-    tree = "218.0 -> 154.0 MiB PSS (0.71 of stock)"
-    assert f"patched: scheduler's process tree after the tasks: {tree}" in lines
-    assert f"{worse}whole tree, PSS total, MiB: 90.0 -> 142.0 (x 1.58)" in lines
-    assert f"{worse}workers, USS per process, MiB: none -> 3.0" in lines
-
-
-def test_nothing_worse_is_said_too():
-    runs = [record("stock", 4, 22), record("patched", 4, 6)]
-
-    lines = report.conclusions(NAMES, report.figures(runs))
-
-    assert "patched: nothing in the table is worse than stock" in lines
-    assert not [line for line in lines if "worse than stock:" in line]
+    assert [rows[0].text(subject) for subject in range(3)] == ["3.0 (1.0-7.0)", "2.0", "none"]
+    # What only a later subject has stands with its moment.
+    assert [(each.figure.when, each.figure.what) for each in rows] == [
+        ("now", "x"),
+        ("now", "y"),
+        ("then", "x"),
+    ]
 
 
-def test_table_for_a_file_is_markdown_without_colour(runs):
-    text = report.render(NAMES, report.figures(runs), terminal=False)
+def test_many_subjects_are_shown_and_only_patched_is_compared():
+    labels = ["stock", "patch 1", "patches 1-2", "patched", "3.3.2"]
 
-    lines = text.splitlines()
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert cells[0] == ["when", "what", "figure", "stock", "patched", "patched / stock"]
-    assert ["after the tasks", "workers", "USS per process, MiB", "22.0", "6.0", "0.27 better"] in cells
-    assert ["before any task", "workers", "USS per process, MiB", "none", "3.0", "worse"] in cells
-    assert {len(line) for line in cells} == {6}
-    assert "\x1b" not in text
-    assert "" not in lines
+    assert figures.compared(labels) == [3]
+    assert figures.compared(labels[:4]) == [1, 2, 3]
+    text = report.render(labels, [row((4,), (5,), (6,), (1,), (7,))], terminal=False)
+    assert re.split(r" *\| *", text.splitlines()[-1])[1:-1] == [
+        *("now", "x", "s", "4.0", "5.0", "6.0", "1.0", "7.0", "0.25 better")
+    ]
 
 
-def test_table_for_a_terminal_has_the_same_figures(runs):
-    plain = report.render(NAMES, report.figures(runs), terminal=False)
-    coloured = report.render(NAMES, report.figures(runs), terminal=True)
-
-    def numbers(text: str) -> list[str]:
-        return re.findall(r"\d+\.\d+", re.sub(r"\x1b\[[\d;]*m", "", text))
+def test_terminal_shows_the_same_figures_in_colour():
+    rows = [row((22,), (6,)), row((), (3,))]
+    plain, coloured = (report.render(LABELS, rows, terminal=terminal) for terminal in (False, True))
 
     assert "\x1b" in coloured
-    assert numbers(coloured) == numbers(plain)
+    assert "\x1b" not in plain
+    numbers = re.findall(r"\d+\.\d+", re.sub(r"\x1b\[[\d;]*m", "", coloured))
+    assert numbers == re.findall(r"\d+\.\d+", plain) == ["22.0", "6.0", "0.27", "3.0"]
 
 
-def test_three_runs_stand_in_one_table(runs):
-    third = record("upstream", 4, 44)
+def test_what_got_worse_is_said_and_so_is_when_nothing_did():
+    better, worse = row((22,), (6,)), Row(Figure("then", "y", "MiB", None), ((10,), (30,)))
 
-    text = report.render([*NAMES, "upstream"], report.figures([*runs, third]), terminal=False)
-
-    assert "| patched / stock | upstream / stock |" in text
-    assert "0.27 better" in text
-    assert "2.00 worse" in text
-
-
-def test_later_snapshots_are_in_the_table(runs):
-    for run in runs:
-        run["snapshots"]["after 60 s"] = copy.deepcopy(run["snapshots"]["after"])
-
-    assert find(report.figures(runs), "after 60 s", "workers", "USS per").values == (22, 6)
+    lines = report.conclusions(LABELS, [better, worse], [("x", "s")])
+    assert lines[0] == "patched: now: x, s: 22.0 -> 6.0 (0.27 of stock)"
+    assert lines[1] == "patched: worse than stock: then: y, MiB: 10.0 -> 30.0 (3.00 of stock)"
+    assert "patched: nothing in the table is worse than stock" in report.conclusions(LABELS, [better], [])
 
 
-def test_unreadable_processes_are_said():
-    runs = [record("stock", 0, 22), record("upstream", 0, None)]
-    rows = report.figures(runs)
-
-    assert find(rows, "after the tasks", "whole tree (without 4 unreadable)", "PSS").values == (218, 90)
-    assert find(rows, "after the tasks", "workers (without 4 unreadable)", "USS per").values == (22, None)
-    assert [line for line in report.caveats(runs) if "upstream: up to 4 processes could not be read" in line]
-
-
-def test_caveats_name_failed_tasks_and_unsettled_snapshots():
-    run = record("patched", 0, 6, succeeded=5)
-    run["snapshots"]["after"]["settled"] = False
-
-    assert report.caveats([run]) == [
-        "patched: the process tree was not at rest for the snapshot 'after'",
-        "patched: not all tasks succeeded: {'success': 5, 'failed': 3}",
-    ]
-    assert report.caveats([record("stock", 0, 22)]) == []
-
-
-def test_json_comes_back_as_it_was(tmp_path: Path, runs):
-    data = {"runs": runs, "text": "[\n 1,\n  2 ]", "list": ["[ a ]", "b\n c"], "nested": [[1], []]}
+def test_json_comes_back_as_it_was(tmp_path: Path):
+    data = {"text": "[\n 1,\n  2 ]", "list": ["[ a ]", "b\n c"], "nested": [[1, 2], []]}
 
     report.write_json(tmp_path / "x.json", data)
 
     text = (tmp_path / "x.json").read_text()
-    assert json.loads(text) == json.loads(json.dumps(data))
-    assert f'[1, "scheduler", {30 * MIB}, {50 * MIB}]' in text
+    assert json.loads(text) == data
+    assert "[1, 2]" in text
 
 
-def test_chart_shows_every_run_and_is_reproducible(tmp_path: Path, runs):
-    for name in ("one", "two"):
-        report.chart(runs, "Title of it", [tmp_path / f"{name}.png", tmp_path / f"{name}.svg"])
-
-    assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
-    svg = (tmp_path / "one.svg").read_text()
-    ElementTree.fromstring(svg)
-    for word in ("stock", "patched", "Title of it"):
-        assert f"<!-- {word} -->" in svg
-    assert svg == (tmp_path / "two.svg").read_text()
+def subject(label: str, **distributions: str) -> Subject:
+    description = {"python": "3.12.1", "airflow": "3.1.3", "content": "c", "distributions": distributions}
+    patches = ("0001-a.patch",) if label == "patched" else ()
+    return Subject(label, Path("python"), description, patches, "1" * 40 if patches else None)
 
 
-def test_machine_is_described_without_names():
-    machine = report.describe_machine()
-
-    assert machine["cpus"] >= 1
-    assert machine["memory"] > 2**28
-    assert set(machine) == {
-        "system",
-        "kernel",
-        "architecture",
-        "cpus",
-        "cpus_usable",
-        "memory",
-        "load_before",
-        "root",
+def test_files_of_a_benchmark(tmp_path: Path, capsys):
+    benchmark = Benchmark(
+        "memory", "", (), lambda run: {}, lambda record: [Figure("now", "x", "s", record["x"])], (("x", "s"),)
+    )
+    subjects = [subject("stock", a="1"), subject("patched", a="2", b="1")]
+    runs = [
+        {"label": label, "repeat": n, "x": x + n}
+        for label, x in (("stock", 8), ("patched", 1))
+        for n in (1, 2)
+    ]
+    runs.append({"label": "patched", "repeat": 3, "error": "it broke"})
+    options = {"tasks": 96, "concurrency": 0, "slots": [4, 16]}
+    raw, output = tmp_path / "memory.json", tmp_path / "out"
+    output.mkdir()
+    about = {
+        "benchmark": "memory",
+        "base": "3.1.3",
+        "created": "2026-11-22",
+        "options": options,
+        "repeats": 3,
     }
+    about |= {"machine": report.describe_machine(), "runs": runs}
+    about["subjects"] = {subject.label: subject.as_json(subjects[0]) for subject in subjects}
+    report.write_json(raw, about)
+    older = json.loads(raw.read_text()) | {"runs": [{"label": "stock", "repeat": 1, "seconds": 9}]}
+    (output / "older.json").write_text(json.dumps(older))
+    (output / "other.json").write_text("{}")
+
+    data, chart = report.write(benchmark, raw, output)
+    first = chart.read_text()
+    report.write(benchmark, raw, output)
+    report.write_index(output, {"memory": benchmark})
+
+    assert chart.read_text() == first
+    texts = {
+        element.text for element in ElementTree.fromstring(first).iter("{http://www.w3.org/2000/svg}text")
+    }
+    assert {"memory, Airflow 3.1.3: tasks 96, slots 4 and 16", "x: s", "stock", "9.5"} <= texts
+    written = json.loads(data.read_text())["subjects"]["patched"]
+    assert written["distributions"] == {"unlike stock": {"a": "2", "b": "1"}}
+    assert written["commit"] == "1" * 40
+    index = (output / "README.md").read_text()
+    assert "## memory, Airflow 3.1.3: tasks 96, slots 4 and 16\n" in index
+    assert "- patched: Airflow 3.1.3 with 1 patch, commit `111111111111`" in index
+    assert "Failed: patched, run 3: it broke" in index
+    assert "| now  | x    | s      | 9.5 (9.0-10.0) | 2.5 (2.0-3.0) |     0.26 better |" in index
+    assert "](memory.svg)" in index
+    assert "older.json" not in index
+    assert "older.json is left out" in capsys.readouterr().err

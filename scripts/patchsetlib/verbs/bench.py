@@ -6,36 +6,49 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 
-from patchsetlib.measure import bench, report
-from patchsetlib.measure.benchmarks import report as benchreport
-from patchsetlib.measure.benchmarks.subjects import subjects
+from patchsetlib.measure import database, report, runner
+from patchsetlib.measure.benchmarks import BENCHMARKS
+from patchsetlib.measure.figures import table
+from patchsetlib.measure.runner import Benchmark, Option
+from patchsetlib.measure.subjects import subjects
 from patchsetlib.patches import base as bases
 from patchsetlib.shell import ui
-from patchsetlib.shell.errors import PatchsetError, UsageError
+from patchsetlib.shell.errors import PatchsetError
 from patchsetlib.shell.paths import display, new_directory, work_dir
 
-HELP = "measure memory, growth, dispatch, throughput or gc, stock against patched"
-DEFAULT_BASE = "3.1.3"
+HELP = "measure memory, growth, throughput, dispatch or gc, stock against patched"
+_BUSY = Option("busy", 0, "processes that spin beside it", least=0, most=1000)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     names = parser.add_subparsers(metavar="NAME", dest="benchmark", required=True)
-    for name in bench.NAMES:
-        module = bench.load(name)
-        each = names.add_parser(name, help=module.HELP, description=module.HELP[:1].upper() + module.HELP[1:])
-        each.add_argument(
-            "base", nargs="?", default=DEFAULT_BASE, metavar="BASE", help=f"default: {DEFAULT_BASE}"
+    for name, benchmark in BENCHMARKS.items():
+        each = names.add_parser(
+            name, help=benchmark.help, description=f"{benchmark.help[:1].upper()}{benchmark.help[1:]}."
         )
-        module.add_arguments(each)
-        _add_common(each)
+        add_options(each, benchmark, repeats=2)
 
 
-def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--repeats", type=int, default=2, metavar="N", help="runs of each, interleaved (default: 2)"
-    )
+def add_options(parser: argparse.ArgumentParser, benchmark: Benchmark, *, repeats: int) -> None:
+    """Add the options of a benchmark, and those that all have in common."""
+    parser.set_defaults(described=benchmark, url=None, variant=[])
+    parser.add_argument("base", nargs="?", metavar="BASE", help="see patchset status; there is a default")
+    for option in (*benchmark.options, _BUSY, Option("repeats", repeats, "runs of each, interleaved")):
+        option.add(parser)
+    if benchmark.deploys:
+        parser.add_argument(
+            "--database", dest="url", metavar="URL", help="SQLAlchemy URL of a server (default: SQLite)"
+        )
+        parser.add_argument(
+            "--variant",
+            action="append",
+            metavar="[LABEL=]SECTION.OPTION=VALUE",
+            help="measure patched with this configuration as well; repeatable",
+        )
     parser.add_argument(
         "--each", action="store_true", help="measure the series after each of its patches as well"
     )
@@ -43,72 +56,79 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         "--against",
         action="append",
         default=[],
-        metavar="[LABEL=]PYTHON",
-        help="another installed Airflow, by its Python; repeatable",
+        metavar="BASE|[LABEL=]PYTHON",
+        help="another base, stock and patched, or any installed Airflow by its Python; repeatable",
     )
     parser.add_argument("--python", metavar="X.Y", help="Python version (default: the base's)")
     parser.add_argument(
         "--output", metavar="DIR", help="where to put the results; those of the same name there are replaced"
     )
-    parser.add_argument("--quiet", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> int:
     if sys.platform != "linux":
-        raise PatchsetError("bench needs Linux", "run it there, or in a Linux container")
-    if args.repeats < 1:
-        raise UsageError("--repeats must be at least 1")
-    module = bench.load(args.benchmark)
-    options = module.options(args)
-    base = bases.load(args.base)
-    output = None
-    if args.output is not None:
-        output = Path(args.output).expanduser()
-        # Now, since it would be a pity to notice after half an hour.
-        output.mkdir(parents=True, exist_ok=True)
-    variants = getattr(args, "variant", [])
+        raise PatchsetError("PSS can only be measured on Linux", "run it there, or in a Linux container")
+    benchmark: Benchmark = args.described
+    options = {option.name: getattr(args, option.name) for option in (*benchmark.options, _BUSY)}
+    if benchmark.deploys:
+        options["database"] = database.kind(args.url)
+    base = bases.load(args.base) if args.base else bases.default()
     measured = subjects(
-        base, python_version=args.python, each=args.each, variants=variants, against=args.against
+        base, python_version=args.python, each=args.each, variants=args.variant, against=args.against
     )
+    directory = new_directory(work_dir() / base.name / args.verb)
+    output = Path(args.output).expanduser() if args.output else directory
+    output.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    machine = report.describe_machine()
-    directory = new_directory(work_dir() / base.name / "bench")
-    files = benchreport.Files(output or directory, _stem(args, module))
-
-    def result(runs: list[dict]) -> dict:
-        return bench.result(args.benchmark, base.name, measured, options, args.repeats, machine, runs)
-
-    # What there is after each run; only the end of the benchmark replaces what is in the output directory.
-    partial = directory / f"{files.stem}-partial.json"
-    try:
-        runs = bench.run(
-            module,
-            measured,
-            options,
-            args.repeats,
-            directory,
-            save=lambda runs: report.write_json(partial, result(runs)),
-        )
-    except BaseException:
-        if partial.exists():
-            ui.info(f"the runs so far are in {display(partial)}")
-        raise
+    about = {
+        "benchmark": benchmark.name,
+        "base": base.name,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "machine": report.describe_machine(),
+        "options": options,
+        "repeats": args.repeats,
+        "subjects": {subject.label: subject.as_json(measured[0]) for subject in measured},
+    }
+    raw = directory / f"{_stem(benchmark, options, args.each)}.json"
+    ui.info(f"logs and raw data: {display(directory)}")
+    runs = runner.run(
+        benchmark,
+        measured,
+        options,
+        args.repeats,
+        directory,
+        url=args.url,
+        # After each run: an interruption loses none.
+        save=lambda runs: report.write_json(raw, about | {"runs": runs}),
+    )
     labels = [subject.label for subject in measured]
-    table = bench.rows(module, labels, runs)
-    if not table:
+    rows = table(labels, runs, benchmark.figures)
+    if not rows:
         raise PatchsetError("no run of the benchmark succeeded", f"see {display(directory)}")
-    partial.unlink()
-    benchreport.write(module, result(runs), files)
-    print(report.render(labels, table, terminal=sys.stdout.isatty()), end="\n\n")
-    ui.info(f"{args.benchmark}: {time.monotonic() - started:.0f} s in all")
-    for path in (files.data, *files.charts):
+    # Only now: what is there already is replaced by a complete result alone.
+    files = report.write(benchmark, raw, output)
+    report.write_index(output, BENCHMARKS)
+    print(report.render(labels, rows, terminal=sys.stdout.isatty()), end="\n\n")
+    for line in report.conclusions(labels, rows, benchmark.panels):
+        print(line)
+    ui.info(f"{time.monotonic() - started:.0f} s in all")
+    print()
+    for path in files:
         print(display(path))
-    return 1 if bench.failures(runs) else 0
+    return 1 if any(map(runner.failed, runs)) else 0
 
 
-def _stem(args: argparse.Namespace, module) -> str:
-    """Return the name of the result's files: variants of a benchmark do not replace one another."""
-    parts = [args.benchmark]
-    if args.each:
-        parts.append("each")
-    return "-".join([*parts, *getattr(module, "variant", lambda args: [])(args)])
+def _stem(benchmark: Benchmark, options: dict, each: bool) -> str:
+    """Return the name of the result's files: what was measured otherwise than by default is in it."""
+    defaults = {"busy": 0, "database": "sqlite"}
+    defaults |= {option.name: option.default for option in benchmark.options}
+    words = [benchmark.name, *(["each"] if each else [])]
+    for name, value in options.items():
+        if _words(value) != _words(defaults[name]):
+            words += [name, *_words(value)]
+    return "-".join(words)
+
+
+def _words(value: str | float | Sequence[float]) -> list[str]:
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return [f"{each:g}" if isinstance(each, float) else str(each) for each in values]

@@ -1,2 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One module per benchmark."""
+"""The benchmarks: each module describes one as ``BENCHMARK``."""
+
+from __future__ import annotations
+
+from patchsetlib.measure.benchmarks import dispatch, gc, growth, imports, memory, throughput
+
+BENCHMARKS = {
+    module.BENCHMARK.name: module.BENCHMARK for module in (memory, growth, throughput, dispatch, gc, imports)
+}

@@ -1,84 +1,67 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``bench throughput``: tasks per minute through the real scheduler, with tasks that do next to nothing."""
+"""``bench throughput``: how fast a full Airflow runs tasks that do next to nothing, and where time goes."""
 
 from __future__ import annotations
 
-import argparse
-import statistics
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 
-from patchsetlib.measure import report
-from patchsetlib.measure.benchmarks import airflow as benchairflow
-from patchsetlib.measure.benchmarks.memory import add_deployment
-from patchsetlib.measure.benchmarks.subjects import Subject
-from patchsetlib.measure.report import Figure
+from patchsetlib.measure.figures import TIME_TOLERANCE, Figure, milliseconds, quantile, seconds, succeeded
+from patchsetlib.measure.runner import Benchmark, Option, Run
 from patchsetlib.measure.workload import Workload
-from patchsetlib.shell.errors import UsageError
-
-HELP = "tasks per minute through a full Airflow"
-
-_RATE = "per minute"
-PANELS = [("tasks", _RATE)]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--tasks", type=int, default=300, metavar="N", help="default: 300")
-    parser.add_argument(
-        "--parallelism", default="4,16", metavar="N,N,...", help="slots, one run for each (default: 4,16)"
-    )
-    add_deployment(parser)
+def _measure(run: Run) -> dict:
+    load = Workload(tasks=run.options["tasks"], seconds=0, parallelism=int(run.case))
+    # Sampled rarely, since that takes time from the tasks.
+    record = run.deploy(load, interval=10)
+    return {name: value for name, value in record.items() if name not in ("moments", "course", "sampling")}
 
 
-def options(args: argparse.Namespace) -> dict:
-    try:
-        parallelism = [int(part) for part in args.parallelism.split(",")]
-    except ValueError:
-        parallelism = []
-    if not parallelism or min(parallelism) < 1:
-        raise UsageError(f"--parallelism {args.parallelism}: not numbers with commas between them")
-    if args.tasks < 1:
-        raise UsageError("--tasks must be at least 1")
-    return {"tasks": args.tasks, "parallelism": parallelism, "database": args.database}
+def refills(tasks: Sequence[Sequence[float | None]], slots: int) -> list[float]:
+    """
+    Return the seconds from the end of each task to the start of the one that took its slot.
+
+    As slots are all alike, that is the start which is ``slots`` places later in the order of the starts.
+
+    :param tasks: moments (queued, started, ended) of tasks that wait for a slot all the time
+    """
+    starts = sorted(start for _, start, _ in tasks if start is not None)
+    ends = sorted(end for _, _, end in tasks if end is not None)
+    return [start - end for end, start in zip(ends, starts[slots:], strict=False)]
 
 
-def variant(args: argparse.Namespace) -> list[str]:
-    return [args.database] if args.database != "sqlite" else []
+def _figures(record: dict) -> list[Figure]:
+    when, tasks = f"{record['case']} slots", record["dag_run"]
+    waits = [start - queued for queued, start, _ in record["tasks"] if None not in (queued, start)]
+    rate = 60 * tasks["tasks"] / tasks["seconds"]
+    found = [
+        Figure(when, "tasks", "per minute", rate, "more", TIME_TOLERANCE, 0),
+        succeeded(when, tasks),
+        seconds(when, "queued to started", "p50", quantile(waits, 0.5), 2),
+    ]
+    for what, values in (
+        ("end of a task to its report to the scheduler", record["reports"]),
+        ("end of a task to the start of the next", refills(record["tasks"], int(record["case"]))),
+    ):
+        for percent in (50, 90, 99):
+            found.append(seconds(when, what, f"p{percent}", quantile(values, percent / 100), 2))
+    start, end = record["cpu"]["triggered"], record["cpu"]["finished"]
+    for role in ("api-server", "scheduler", "workers", "task"):
+        spent = end.get(role, 0) - start.get(role, 0)
+        found.append(milliseconds(when, "CPU per task", role, spent / tasks["tasks"]))
+    return found
 
 
-@contextmanager
-def runner(
-    subjects: Sequence[Subject], options: dict, directory: Path
-) -> Iterator[Callable[[Subject, Path], dict]]:
-    with benchairflow.deployments(subjects, options["database"], directory) as deployments:
-
-        def one(subject: Subject, home: Path) -> dict:
-            found = {}
-            for slots in options["parallelism"]:
-                load = Workload(tasks=options["tasks"], seconds=0, parallelism=slots)
-                place = home.with_name(f"{home.name}-{slots}")
-                # Rarely, since it takes time from the tasks.
-                record = deployments.measure(subject, place, load, interval=10)
-                found[str(slots)] = {name: record[name] for name in ("events", "dag_run", "tasks", "config")}
-            return {"slots": found}
-
-        yield one
-
-
-def figures(record: dict) -> list[Figure]:
-    rows: list[Figure] = []
-    for slots, found in record["slots"].items():
-        when, run = f"{slots} slots", found["dag_run"]
-        rows.append(
-            Figure(
-                when, "tasks", _RATE, (60 * run["tasks"] / run["seconds"],), "more", report.TIME_TOLERANCE, 0
-            )
-        )
-        rows.append(
-            Figure(when, "tasks", f"succeeded of {run['tasks']}", (run["succeeded"],), "more", 0.0, 0)
-        )
-        waits = [start - queued for queued, start, _ in found["tasks"] if start and queued]
-        wait = statistics.median(waits) if waits else None
-        rows.append(Figure(when, "queued to started", "median, s", (wait,), tolerance=report.TIME_TOLERANCE))
-    return rows
+BENCHMARK = Benchmark(
+    name="throughput",
+    help="tasks per minute through a full Airflow, and the times between tasks",
+    options=(
+        Option("tasks", 300, "tasks that do next to nothing"),
+        Option("parallelism", (4, 16), "slots of the executor, one run for each"),
+    ),
+    cases=lambda options: [str(slots) for slots in options["parallelism"]],
+    measure=_measure,
+    figures=_figures,
+    panels=(("tasks", "per minute"),),
+    deploys=True,
+)

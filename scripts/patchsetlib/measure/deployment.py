@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+One real Airflow deployment on this machine, with LocalExecutor, for as long as a ``with`` block lasts.
+
+Any interpreter that has Airflow 3 will do; nothing here depends on the patches.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import random
+import secrets
+import shutil
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+
+from patchsetlib.shell import processes
+from patchsetlib.shell.errors import PatchsetError
+from patchsetlib.shell.paths import display
+from patchsetlib.shell.processes import Guarded
+
+T = TypeVar("T")
+
+COMPONENTS = ("api-server", "dag-processor", "scheduler")
+_POLL = 0.5
+_PAGE = 100_000
+
+
+class ApiError(PatchsetError):
+    """The REST API answered with an error, or not at all."""
+
+
+def free_ports(count: int) -> list[int]:
+    """
+    Return ``count`` different TCP ports that nothing listens on, on any address.
+
+    They are below the range from which the kernel picks ports for outgoing connections.
+
+    :raises PatchsetError: if there are not so many
+    """
+    found: list[int] = []
+    for port in random.sample(range(15_000, 32_000), 2_000):
+        if len(found) == count:
+            return found
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("", port))
+            found.append(port)
+    raise PatchsetError("no free TCP ports between 15000 and 32000", "stop what listens on them")
+
+
+@dataclass
+class Deployment:
+    """
+    api-server, dag-processor and scheduler of one Airflow.
+
+    Entering migrates the database and starts the components; leaving, for whatever reason, ends them and
+    all of their descendants.
+    """
+
+    python: Path
+    """Interpreter that has Airflow; used as it is, since a link into a venv must stay one."""
+    home: Path
+    """Directory for configuration, database and logs; must not exist."""
+    dags: Path
+    config: Mapping[str, str] = field(default_factory=dict)
+    """Overrides of Airflow's configuration by ``section.option``; once made, all that is set."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Further variables of all components; once made, all of them."""
+    database: str | None = None
+    """SQLAlchemy URL; SQLite in ``home`` by default."""
+    migrated: Path | None = None
+    """A SQLite file that is migrated already, to be copied instead of migrating anew."""
+    name: str = "airflow"
+    """What to call it in messages."""
+
+    def __post_init__(self):
+        self.port, self.log_port = free_ports(2)
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.database_file = self.home / "airflow.db"
+        self.config = self._defaults() | dict(self.config)
+        self.env = self._environment() | dict(self.env)
+        self._running: dict[str, Guarded] = {}
+        self._token: str | None = None
+        # No proxies, whatever the environment says: the api-server is on this machine.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def _defaults(self) -> dict[str, str]:
+        return {
+            "core.executor": "LocalExecutor",
+            "core.dags_folder": str(self.dags),
+            "core.load_examples": "False",
+            "core.simple_auth_manager_all_admins": "True",
+            "core.dags_are_paused_at_creation": "False",
+            "core.execution_api_server_url": f"{self.url}/execution/",
+            # The default asks the DNS, which may be slow or absent.
+            "core.hostname_callable": "socket.gethostname",
+            "core.fernet_key": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+            "database.sql_alchemy_conn": self.database or f"sqlite:///{self.database_file}",
+            "api.host": "127.0.0.1",
+            "api.port": str(self.port),
+            "api.base_url": self.url,
+            "api.workers": "1",
+            "api.maximum_page_limit": str(_PAGE),
+            "api.secret_key": secrets.token_hex(16),
+            "api_auth.jwt_secret": secrets.token_hex(32),
+            "logging.base_log_folder": str(self.home / "logs"),
+            "logging.worker_log_server_port": str(self.log_port),
+            # The Dag files do not change: parsing them again would only take time from the tasks.
+            "dag_processor.min_file_process_interval": "600",
+            "usage_data_collection.enabled": "False",
+        }
+
+    def _environment(self) -> dict[str, str]:
+        # Nothing of the user's that configures Airflow or Python: with PYTHONDONTWRITEBYTECODE, for one, each
+        # task process would compile what it imports.
+        env = processes.neutral_environment()
+        # How libpq finds its server; pg_virtualenv sets them.
+        env |= {name: value for name, value in os.environ.items() if name.startswith("PG")}
+        for key, value in self.config.items():
+            section, option = key.split(".", 1)
+            env[f"AIRFLOW__{section.upper()}__{option.upper()}"] = value
+        env["AIRFLOW_HOME"] = str(self.home)
+        env["AIRFLOW_CONFIG"] = str(self.home / "airflow.cfg")
+        # So that the last lines before a crash are in the log.
+        env["PYTHONUNBUFFERED"] = "1"
+        env["PYTHONNOUSERSITE"] = "1"
+        return env
+
+    def log(self, component: str) -> Path:
+        """Return the file with the output of ``component``."""
+        return self.home / "output" / f"{component}.log"
+
+    # Start and end
+
+    def __enter__(self) -> Deployment:
+        try:
+            self.prepare()
+            for component in COMPONENTS:
+                command = [self.python, "-m", "airflow", component]
+                self._running[component] = Guarded.start(
+                    command, env=self.env, cwd=self.home, log=self.log(component)
+                )
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    def make_home(self) -> None:
+        """Make ``home``, with an ``airflow.cfg``: components that find none would all write it at once."""
+        self.home.mkdir(parents=True)
+        (self.home / "airflow.cfg").write_text("# Everything is set in the environment.\n", encoding="utf-8")
+
+    def prepare(self) -> None:
+        """
+        Make ``home`` and a migrated database.
+
+        :raises PatchsetError: if ``airflow db migrate`` fails
+        """
+        self.make_home()
+        if self.migrated is not None:
+            shutil.copyfile(self.migrated, self.database_file)
+            return
+        command = [self.python, "-m", "airflow", "db", "migrate"]
+        log = self.log("db-migrate")
+        if processes.run(command, env=self.env, cwd=self.home, log=log).returncode:
+            raise PatchsetError(f"{self.name}: airflow db migrate failed: {_last_line(log)}", see(log))
+
+    def stop(self) -> None:
+        """End all components at the same time, with all that they have started."""
+        with ThreadPoolExecutor(len(COMPONENTS)) as pool:
+            list(pool.map(Guarded.stop, self._running.values()))
+
+    def check(self) -> None:
+        """
+        Do nothing while all components run.
+
+        :raises PatchsetError: if one has ended, with the last line that it wrote
+        """
+        for component, process in self._running.items():
+            # poll() waits for what a dead scheduler left behind as well; its pid tells at once.
+            if process.poll() is not None or not _alive(process.pid):
+                log = self.log(component)
+                raise PatchsetError(
+                    f"{self.name}: the {component} ended by itself: {_last_line(log)}", see(log)
+                )
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Process ids by component; the scheduler's is the root of serve-logs, workers and tasks."""
+        return {component: process.pid for component, process in self._running.items()}
+
+    # Waiting
+
+    def wait_for(self, what: str, look: Callable[[], T | None], timeout: float) -> T:
+        """
+        Return what ``look`` returns as soon as that is neither None nor False.
+
+        :param what: what is waited for, for the message
+        :param timeout: seconds
+        :raises PatchsetError: if it does not come in time, or a component ends before
+        """
+        deadline = time.monotonic() + timeout
+        reason = ""
+        while True:
+            self.check()
+            try:
+                result = look()
+            except ApiError as e:
+                result, reason = None, f" ({e})"
+            if result is not None and result is not False:
+                return result
+            if time.monotonic() >= deadline:
+                raise PatchsetError(
+                    f"{self.name}: no {what} within {timeout:.0f} s{reason}",
+                    see(self.log("scheduler").parent),
+                )
+            time.sleep(_POLL)
+
+    def wait_ready(self, timeout: float = 120.0) -> None:
+        """
+        Wait until the api-server answers, serve-logs listens, and the scheduler is in its loop.
+
+        :param timeout: seconds, for each of the three
+        :raises PatchsetError: if that takes longer, or a component ends before
+        """
+
+        def heartbeat() -> str | None:
+            scheduler = self.api("GET", "/api/v2/monitor/health", token=False)["scheduler"]
+            return scheduler["latest_scheduler_heartbeat"] if scheduler["status"] == "healthy" else None
+
+        # The scheduler's first heartbeat comes with its registration, before its executors start.
+        # Only the next one comes from its loop.
+        first = self.wait_for("healthy scheduler", heartbeat, timeout)
+        self.wait_for("heartbeat of the loop", lambda: heartbeat() not in (None, first), timeout)
+        self.wait_for("serve-logs", lambda: _listens(self.log_port), timeout)
+
+    def wait_for_dag(self, dag_id: str, timeout: float = 60.0) -> None:
+        """Wait until the scheduler can run ``dag_id``: it is parsed and in the database."""
+
+        self.wait_for(
+            f"Dag {dag_id}", lambda: not self.api("GET", f"/api/v2/dags/{dag_id}")["is_paused"], timeout
+        )
+
+    # REST API
+
+    def api(self, method: str, path: str, body: dict | None = None, *, token: bool = True) -> dict:
+        """
+        Call the REST API, and return its answer.
+
+        :param token: log in for it; the health page needs none
+        :raises ApiError: if the answer is an error or does not come in 30 seconds
+        """
+        if token and self._token is None:
+            self._token = self.api("GET", "/auth/token", token=False)["access_token"]
+        request = urllib.request.Request(f"{self.url}{path}", method=method)
+        if token:
+            request.add_header("Authorization", f"Bearer {self._token}")
+        if body is not None:
+            request.data = json.dumps(body).encode()
+            request.add_header("Content-Type", "application/json")
+        try:
+            with self._opener.open(request, timeout=30) as response:
+                return json.load(response)
+        except urllib.error.HTTPError as e:
+            with e:
+                text = e.read(500).decode(errors="replace")
+            raise ApiError(f"{method} {path}: HTTP {e.code} {text}") from e
+        except (OSError, ValueError) as e:
+            raise ApiError(f"{method} {path}: {e}") from e
+
+    def trigger(self, dag_id: str) -> str:
+        """Start a run of ``dag_id``, and return its run id."""
+        return self.api("POST", f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None})["dag_run_id"]
+
+    def wait_for_run(self, dag_id: str, run_id: str, timeout: float) -> dict:
+        """
+        Wait until a Dag run has ended, in whatever state, and return it as the REST API describes it.
+
+        :param timeout: seconds
+        :raises PatchsetError: if it takes longer, or a component ends before
+        """
+
+        def ended() -> dict | None:
+            run = self.api("GET", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}")
+            return run if run["state"] in ("success", "failed") else None
+
+        return self.wait_for(f"end of the run of {dag_id}", ended, timeout)
+
+    def task_instances(self, dag_id: str, run_id: str) -> list[dict]:
+        """Return the task instances of a run as the REST API describes them."""
+        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances?limit={_PAGE}"
+        return self.api("GET", path)["task_instances"]
+
+
+def see(path: Path) -> str:
+    return f"see {display(path)}"
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as client:
+        client.settimeout(1)
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _last_line(log: Path) -> str:
+    text = log.read_text(encoding="utf-8", errors="replace").strip()
+    return text.rpartition("\n")[2] or "it wrote nothing"

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the records of runs to the rows of a table: medians, ranges, and what is better or worse."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+MIB = 2**20
+# Ratios nearer to 1 are not called better or worse: so much did two runs of the same code differ, stock
+# against stock on two cores that had other work too. Totals vary most: some workers of stock end with
+# 80 MiB USS rather than 23, and how many they are is different each time.
+TOLERANCE = 0.10
+TOTAL_TOLERANCE = 0.20
+TIME_TOLERANCE = 0.35
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One quantity that a run came to."""
+
+    when: str
+    what: str
+    unit: str
+    value: float | None
+    """None where there is nothing to measure."""
+    better: str | None = "less"
+    """``less``, ``more``, or None if neither is better."""
+    tolerance: float = TOLERANCE
+    digits: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.when}: {self.what}, {self.unit}"
+
+
+def mib(when: str, what: str, unit: str, size: float | None, tolerance: float = TOLERANCE) -> Figure:
+    """Return a figure in MiB, given bytes."""
+    return Figure(when, what, f"{unit}, MiB", None if size is None else size / MIB, tolerance=tolerance)
+
+
+def seconds(when: str, what: str, unit: str, value: float | None, digits: int = 1) -> Figure:
+    """Return a figure that is a time in seconds."""
+    return Figure(when, what, f"{unit}, s", value, tolerance=TIME_TOLERANCE, digits=digits)
+
+
+def milliseconds(when: str, what: str, unit: str, value: float | None, digits: int = 1) -> Figure:
+    """Return a figure that is a time in milliseconds, given seconds."""
+    scaled = None if value is None else value * 1000
+    return Figure(when, what, f"{unit}, ms", scaled, tolerance=TIME_TOLERANCE, digits=digits)
+
+
+def succeeded(when: str, dag_run: dict) -> Figure:
+    """Return how many tasks of a Dag run succeeded; one that is lost is worse."""
+    return Figure(when, "tasks", f"succeeded of {dag_run['tasks']}", dag_run["succeeded"], "more", 0.0, 0)
+
+
+def quantile(values: Sequence[float], q: float) -> float | None:
+    """Return the value below which the part ``q`` of the values lies, by nearest rank; None of none."""
+    return sorted(values)[min(len(values) - 1, int(q * len(values)))] if values else None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table: the same quantity of every subject, the reference first."""
+
+    figure: Figure
+    """What it is; its value is that of the first run."""
+    samples: tuple[tuple[float, ...], ...]
+    """The values over the repeats, for each subject; empty where there is nothing to measure."""
+
+    def value(self, subject: int) -> float | None:
+        """Return the median over the repeats."""
+        return statistics.median(self.samples[subject]) if self.samples[subject] else None
+
+    def ratio(self, subject: int) -> float | None:
+        """Return the value as a multiple of the reference; None if that is missing or not positive."""
+        value, reference = self.value(subject), self.value(0) or 0
+        return value / reference if value is not None and reference > 0 else None
+
+    def verdict(self, subject: int) -> str:
+        """Return ``better``, ``worse`` or ``same``, against the reference; empty if neither is better."""
+        value, reference = self.value(subject), self.value(0) or 0
+        if self.figure.better is None or value is None:
+            return ""
+        if self._shown(value) == self._shown(reference) or self._overlap(subject):
+            return "same"
+        ratio = self.ratio(subject)
+        if ratio is not None and abs(ratio - 1) <= self.figure.tolerance:
+            return "same"
+        return "better" if (value < reference) == (self.figure.better == "less") else "worse"
+
+    def _overlap(self, subject: int) -> bool:
+        """Return whether some repeats of a subject and of the reference came out in the opposite order."""
+        one, other = self.samples[subject], self.samples[0]
+        return bool(one and other) and min(one) <= max(other) and min(other) <= max(one)
+
+    def _shown(self, value: float) -> str:
+        return f"{value:.{self.figure.digits}f}"
+
+    def text(self, subject: int) -> str:
+        """Return the median, and the range if the repeats came out differently."""
+        values = self.samples[subject]
+        if not values:
+            return "none"
+        middle, low, high = map(self._shown, (statistics.median(values), min(values), max(values)))
+        return middle if low == high else f"{middle} ({low}-{high})"
+
+    def ratio_text(self, subject: int) -> str:
+        """Return ratio and verdict, where they say something."""
+        ratio, word = self.ratio(subject), self.verdict(subject)
+        number = "" if ratio is None or self.figure.better is None else f"{ratio:.2f}"
+        return f"{number} {word}".strip() if word in ("better", "worse") else number
+
+
+def table(labels: Sequence[str], runs: Sequence[dict], figures: Callable[[dict], list[Figure]]) -> list[Row]:
+    """
+    Return the rows that some runs come to, in the order of the figures.
+
+    :param labels: of the subjects, the reference first
+    :param runs: records with a ``label``; those with an ``error`` are left out
+    :param figures: what the table shows of one record
+    """
+    rows: dict[tuple[str, str, str], tuple[Figure, dict[str, list[float]]]] = {}
+    for record in runs:
+        if "error" in record:
+            continue
+        for figure in figures(record):
+            _, samples = rows.setdefault((figure.when, figure.what, figure.unit), (figure, {}))
+            if figure.value is not None:
+                samples.setdefault(record["label"], []).append(figure.value)
+    # One that only a later subject has stands with the others of its moment.
+    moments = list(dict.fromkeys(when for when, _, _ in rows))
+    return [
+        Row(figure, tuple(tuple(samples.get(label, ())) for label in labels))
+        for figure, samples in sorted(rows.values(), key=lambda row: moments.index(row[0].when))
+    ]
+
+
+def compared(labels: Sequence[str]) -> list[int]:
+    """Return which subjects are compared with the first: all of a few, otherwise only ``patched``."""
+    few = len(labels) <= 4
+    return [number for number, label in enumerate(labels) if number and (few or label == "patched")]
