@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all tests share: the choice of bases, and the summary of what ran inside of tests."""
+"""What all tests share: the choice of bases, and the summary of what ran inside tests."""
 
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 
 import pytest
-
-RESULTS = pytest.StashKey[list[str]]()
-PASSED = pytest.StashKey[list[int]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,25 +34,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in others]
 
 
-@pytest.fixture
-def report(request):
-    """Return a function that keeps a line, and a number of passed unit tests of patches, for the summary."""
-
-    def add(line: str, passed: int = 0) -> None:
-        request.config.stash.setdefault(RESULTS, []).append(line)
-        if passed:
-            request.config.stash.setdefault(PASSED, []).append(passed)
-
-    return add
+def recorded(terminalreporter, name: str) -> Iterator[str]:
+    """Yield what tests have said with ``record_property(name, ...)``, in whatever process they ran."""
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if getattr(report, "when", None) == "call":
+                yield from (value for key, value in report.user_properties if key == name)
 
 
-def pytest_terminal_summary(terminalreporter, config) -> None:
-    lines = config.stash.get(RESULTS, [])
+def pytest_terminal_summary(terminalreporter) -> None:
+    lines = sorted(recorded(terminalreporter, "unit tests"))
     if lines:
         terminalreporter.section("unit tests of the series")
     for line in lines:
         terminalreporter.write_line(line)
-    if passed := config.stash.get(PASSED, []):
-        terminalreporter.write_line(
-            f"unit tests of the series: {sum(passed)} passed at {len(passed)} commits"
-        )
