@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
-from collections.abc import Iterator
+from collections import defaultdict
 
 import pytest
 
@@ -12,6 +13,11 @@ import pytest
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--base", action="append", default=[], help="only this base, where a test is about one; repeatable"
+    )
+    parser.addoption(
+        "--patched-source",
+        metavar="DIR",
+        help="airflow-core/src of a tree, which the fault tests take instead of the patched sources",
     )
 
 
@@ -34,17 +40,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in others]
 
 
-def recorded(terminalreporter, name: str) -> Iterator[str]:
-    """Yield what tests have said with ``record_property(name, ...)``, in whatever process they ran."""
-    for reports in terminalreporter.stats.values():
-        for report in reports:
-            if getattr(report, "when", None) == "call":
-                yield from (value for key, value in report.user_properties if key == name)
+@pytest.fixture
+def summary(record_property):
+    """Return a function that adds a line to a section of pytest's summary, in whatever process a test runs."""
+    return lambda section, line: record_property("summary", (section, line))
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
-    lines = sorted(recorded(terminalreporter, "unit tests"))
-    if lines:
-        terminalreporter.section("unit tests of the series")
-    for line in lines:
-        terminalreporter.write_line(line)
+    sections = defaultdict(list)
+    for report in itertools.chain(*terminalreporter.stats.values()):
+        if getattr(report, "when", None) == "call":
+            for section, line in (value for name, value in report.user_properties if name == "summary"):
+                sections[section].append(line)
+    for section, lines in sections.items():
+        terminalreporter.section(section)
+        for line in sorted(lines):
+            terminalreporter.write_line(line)

@@ -71,7 +71,7 @@ def database(tmp_path_factory):
 
 
 @pytest.fixture
-def run(database, tmp_path, record_property):
+def run(database, tmp_path, summary):
     """Return a function that runs test modules in ``tmp_path / "tree"``."""
 
     def run_tests(base: Base, name: str, files: list[str], version: str | None = None, **options) -> Outcome:
@@ -82,7 +82,8 @@ def run(database, tmp_path, record_property):
             python, tmp_path / "tree", files, database(base), tmp_path / "run", **options
         )
         failed = f", failed: {', '.join(outcome.failed)}" if outcome.failed else ""
-        record_property("unit tests", f"{name}: {outcome.passed} passed in {outcome.seconds:.0f} s{failed}")
+        line = f"{name}: {outcome.passed} passed in {outcome.seconds:.0f} s{failed}"
+        summary("unit tests of the series", line)
         return outcome
 
     return run_tests
