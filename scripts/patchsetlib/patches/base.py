@@ -2,7 +2,7 @@
 """
 A base: the Airflow that a series of patches is for, as ``airflow-core/<base>/base.toml`` says.
 
-It is a release, with sdist and wheel, or a commit of upstream's repository, which has neither.
+It is a release, whose distributions have an sdist and a wheel, or a commit of upstream's repository.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from patchsetlib.shell.errors import PatchsetError, UsageError
-from patchsetlib.shell.paths import ROOT
+from patchsetlib.shell.paths import ROOT, display
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -24,7 +24,7 @@ UPSTREAM = "https://github.com/apache/airflow"
 
 @dataclass(frozen=True)
 class Artifact:
-    """A file on the package index, identified by name, version and hash."""
+    """A file on the package index, identified by its hash."""
 
     project: str
     version: str
@@ -34,18 +34,15 @@ class Artifact:
 
 
 @dataclass(frozen=True)
-class Release:
-    """What a release has and a mere commit has not."""
+class Distribution:
+    """A part of the monorepo that is released on its own."""
 
-    tag: str
-    date: str
-    """Date of the base commit in an sdist tree, RFC 3339."""
-    cutoff: str
-    """Newest upload date of a dependency, for ``uv --exclude-newer``."""
-    sdist: Artifact
-    wheel: Artifact
-    config_sdist: Artifact | None
-    """The sdist that carries upstream's root ``pyproject.toml`` (ruff configuration)."""
+    project: str
+    directory: str
+    """Its place in the monorepo, e.g. ``airflow-core``."""
+    version: str | None = None
+    sdist: Artifact | None = None
+    wheel: Artifact | None = None
 
 
 @dataclass(frozen=True)
@@ -55,61 +52,56 @@ class Base:
     name: str
     directory: Path
     """Directory that holds ``base.toml``, ``series`` and the patches."""
-    package: str
-    """Directory of the patched distribution in the monorepo, e.g. ``airflow-core``."""
     version: str
     """Of the release; of a commit, what its sources call themselves."""
-    repository: str
-    """URL of upstream's repository."""
+    distributions: tuple[Distribution, ...]
     commit: str
     """Upstream's commit: the one that the release was built from, or the base itself."""
     python: str
     """Range of Python versions, as a version specifier."""
-    released: Release | None
-    """None if the base is a commit; whoever needs a release takes ``release``."""
+    repository: str = UPSTREAM
+    is_default: bool = False
+    """Whether to take it where no base is given."""
+    ruff: str | None = None
+    """Version of ruff that upstream pins."""
+    tag: str | None = None
+    """Upstream's tag; only of a release, as all that follows."""
+    date: str = ""
+    """Date of the base commit in a tree made from the sdists, RFC 3339."""
+    cutoff: str = ""
+    """Newest upload date of a dependency, for ``uv --exclude-newer``."""
+    settings_sdist: Artifact | None = None
+    """The sdist that carries upstream's root ``pyproject.toml``."""
+
+    @property
+    def released(self) -> bool:
+        return self.tag is not None
 
     @property
     def title(self) -> str:
         """What to call it in a sentence."""
         return f"Airflow {self.version}" if self.released else f"upstream's commit {self.commit[:12]}"
 
-    @property
-    def release(self) -> Release:
+    def require_release(self) -> None:
         """
-        What only a release has.
+        Make sure that there are sdists and wheels.
 
         :raises PatchsetError: if the base is a commit
         """
-        if self.released is None:
+        if not self.released:
             raise PatchsetError(
                 f"the base {self.name} is a commit of upstream, which has no sdist and no wheel",
                 "this needs the base of a release; patchset status lists the bases",
             )
-        return self.released
-
-    @property
-    def date(self) -> str:
-        return self.release.date
-
-    @property
-    def cutoff(self) -> str:
-        return self.release.cutoff
-
-    @property
-    def sdist(self) -> Artifact:
-        return self.release.sdist
-
-    @property
-    def wheel(self) -> Artifact:
-        return self.release.wheel
-
-    @property
-    def config_sdist(self) -> Artifact | None:
-        return self.release.config_sdist
 
     @property
     def series_file(self) -> Path:
         return self.directory / "series"
+
+    @property
+    def commits_file(self) -> Path:
+        """The ids of the series as commits, on the tree of the sdists or on upstream's commit."""
+        return self.directory / "commits"
 
     @property
     def constraints(self) -> Path:
@@ -120,23 +112,6 @@ class Base:
     def test_constraints(self) -> Path:
         """Pinned, hashed dependencies of the release and of its unit tests."""
         return self.directory / "test-constraints.txt"
-
-
-def _artifact(table: dict, kind: str) -> Artifact:
-    return Artifact(table["project"], table["version"], kind, table["sha256"])
-
-
-def _release(data: dict) -> Release | None:
-    if "sdist" not in data and "wheel" not in data and "tag" not in data["git"]:
-        return None
-    return Release(
-        tag=data["git"]["tag"],
-        date=data["sdist"]["date"],
-        cutoff=data["python"]["exclude-newer"],
-        sdist=_artifact(data["sdist"], "sdist"),
-        wheel=_artifact(data["wheel"], "wheel"),
-        config_sdist=_artifact(data["config-sdist"], "sdist") if "config-sdist" in data else None,
-    )
 
 
 def all_bases() -> list[str]:
@@ -153,29 +128,52 @@ def load(name: str) -> Base:
     """
     if name not in all_bases():
         raise UsageError(f"unknown base {name!r}", f"bases here: {', '.join(all_bases()) or 'none'}")
-    return read(ROOT / "airflow-core" / name, name)
-
-
-def read(directory: Path, name: str) -> Base:
-    """
-    Read the base in ``directory``.
-
-    :raises PatchsetError: if its ``base.toml`` cannot be read or lacks an entry
-    """
-    path = directory / "base.toml"
+    path = ROOT / "airflow-core" / name / "base.toml"
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-        return Base(
-            name=name,
-            directory=directory,
-            package="airflow-core",
-            version=data["version"],
-            repository=data["git"].get("repository", UPSTREAM),
-            commit=data["git"]["commit"],
-            python=data["python"]["range"],
-            released=_release(data),
-        )
-    except (OSError, ValueError, TypeError) as e:
-        raise PatchsetError(f"{path}: {e}", "restore it with git checkout") from e
+        return _read(path, tomllib.loads(path.read_text(encoding="utf-8")))
     except KeyError as e:
-        raise PatchsetError(f"{path}: no entry {e}", "restore it with git checkout") from e
+        raise PatchsetError(f"{display(path)}: no entry {e}", "restore it with git checkout") from e
+    except (OSError, ValueError, TypeError) as e:
+        raise PatchsetError(f"{display(path)}: {e}", "restore it with git checkout") from e
+
+
+def default() -> Base:
+    """
+    Return the base to take where none is given.
+
+    :raises PatchsetError: unless exactly one has ``default = true``
+    """
+    found = [base for base in map(load, all_bases()) if base.is_default]
+    if len(found) != 1:
+        names = ", ".join(base.name for base in found) or "none"
+        raise PatchsetError(f"bases with 'default = true': {names}", "set it in exactly one base.toml")
+    return found[0]
+
+
+def _read(path: Path, data: dict) -> Base:
+    settings = data.get("settings-sdist")
+    return Base(
+        name=path.parent.name,
+        directory=path.parent,
+        version=data["version"],
+        distributions=tuple(_distribution(table) for table in data["distribution"]),
+        commit=data["git"]["commit"],
+        python=data["python"]["range"],
+        repository=data["git"].get("repository", UPSTREAM),
+        is_default=data.get("default", False),
+        ruff=data.get("tools", {}).get("ruff"),
+        tag=data["git"].get("tag"),
+        date=data["git"]["date"] if "tag" in data["git"] else "",
+        cutoff=data["python"]["exclude-newer"] if "tag" in data["git"] else "",
+        settings_sdist=Artifact(settings["project"], settings["version"], "sdist", settings["sha256"])
+        if settings
+        else None,
+    )
+
+
+def _distribution(table: dict) -> Distribution:
+    project, version = table["project"], table.get("version")
+    if version is None:
+        return Distribution(project, table["directory"])
+    sdist, wheel = (Artifact(project, version, kind, table[kind]) for kind in ("sdist", "wheel"))
+    return Distribution(project, table["directory"], version, sdist, wheel)

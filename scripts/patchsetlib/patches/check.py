@@ -10,40 +10,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from patchsetlib.patches import base as bases
 from patchsetlib.patches import clone as clones
-from patchsetlib.patches import codemods, series, source
+from patchsetlib.patches import series, source
 from patchsetlib.patches.base import Base
-from patchsetlib.patches.export import format_commits, format_file
+from patchsetlib.patches.export import AUTHOR, format_commits
 from patchsetlib.patches.series import Patch
-from patchsetlib.shell import git as gitlib
 from patchsetlib.shell.errors import PatchsetError
 from patchsetlib.shell.git import call, git
 from patchsetlib.shell.paths import display
 
-AUTHOR = f"{gitlib.NAME} <{gitlib.EMAIL}>"
-_NAME = re.compile(r"(\d{4})-[A-Za-z0-9._-]+\.patch")
-_PREFIX = re.compile(
-    r"(fix|feat|chore|docs?|tests?|refactor|perf|ci|build|style|revert)(\([^)]*\))?!?:", re.IGNORECASE
-)
-_SUBJECT_LENGTH = 70
+_SUBJECT_LENGTH = 69
+_MESSAGE_LINES = 40
 _REASON_LENGTH = 200
+_CAPITAL = re.compile(r"(\[[^]]*\] )?[A-Z`\"0-9_]")
 _FORWARDED = re.compile(r"no|not-needed|https://\S+")
-TRAILERS = (
-    "Exit-condition",
-    "Forwarded",
-    "Bug",
-    "Applied-Upstream",
-    "Depends-on",
-    "Tests",
-    codemods.TRAILER,
-)
-_SAYS = (
-    (re.compile(r"\brisk", re.IGNORECASE), "names no risk (say what could go wrong, with the word 'risk')"),
-    (
-        re.compile(r"\b(discard|reject|instead of|rather than|alternativ)", re.IGNORECASE),
-        "does not say what was discarded (a sentence with 'discarded', 'rejected', 'instead of' or the like)",
-    ),
-)
+TRAILERS = ("Exit-condition", "Forwarded", "Bug", "Applied-Upstream", "Depends-on", "Tests")
 
 
 @dataclass(frozen=True)
@@ -61,9 +43,8 @@ def check(base: Base, clone: Path | None = None) -> Iterator[Finding]:
     """
     Yield everything that is wrong with the series of ``base``.
 
-    :param clone: of upstream's repository; without one the patches for a commit are not applied, and of those
-        for a release not the parts that the sdist does not carry
-    :raises PatchsetError: if it cannot be checked at all, e.g. as the sdist cannot be had
+    :param clone: of upstream's repository; without one the patches for a commit are not applied
+    :raises PatchsetError: if it cannot be checked at all, e.g. as an sdist cannot be had
     """
     try:
         names = series.names(base)
@@ -71,227 +52,155 @@ def check(base: Base, clone: Path | None = None) -> Iterator[Finding]:
         yield Finding(base.series_file, str(e))
         return
     yield from _listing(base, names)
-    patches, complete = [], True
+    patches = []
     for name in dict.fromkeys(names):
-        path = base.directory / name
-        if not path.is_file():
-            complete = False
-            continue
         try:
-            patches.append(series.parse(path))
+            patches.append(series.read(base, name))
         except PatchsetError as e:
-            complete = False
-            yield Finding(path, str(e))
+            yield Finding(series.path_of(base, name), str(e))
     for subject, count in Counter(patch.subject for patch in patches).items():
         if count > 1:
             yield Finding(base.series_file, f"{count} patches have the subject {subject!r}")
     for patch in patches:
         yield from message(patch)
-        yield from content(patch, base.package)
-    yield from _cover_letter(base, patches)
-    if not complete:
+        yield from content(patch, [each.directory for each in base.distributions])
+    yield from _documents(base, patches)
+    if len(patches) < len(names):
         return
     with tempfile.TemporaryDirectory(prefix="patchset-") as scratch:
+        tree = Path(scratch, "tree")
         if base.released:
-            tree = source.make_sdist_tree(base, Path(scratch, "tree"))
-            yield from _applied(base, patches, tree, Path(scratch, "again"), listed=True)
-        if clone and (not base.released or gitlib.resolve(base.commit, clone)):
-            tree = clones.borrowed_tree(base, clone, Path(scratch, "borrowed"))
-            yield from _applied(
-                base, patches, tree, Path(scratch, "borrowed-again"), listed=not base.released
-            )
+            yield from _applied(base, patches, source.make_sdist_tree(base, tree))
+        elif clone:
+            yield from _applied(base, patches, clones.borrowed_tree(base, clone, tree))
 
 
 def _listing(base: Base, names: Sequence[str]) -> Iterator[Finding]:
-    present = {path.name for path in base.directory.glob("*.patch")}
     for name, count in Counter(names).items():
         if count > 1:
             yield Finding(base.series_file, f"lists {name} {count} times")
-        if name not in present:
-            yield Finding(base.series_file, f"lists {name}, which does not exist")
-    for name in sorted(present - set(names)):
-        yield Finding(base.directory / name, "is not listed in series")
-    for number, name in enumerate(dict.fromkeys(names), start=1):
-        match = _NAME.fullmatch(name)
-        if not match:
-            yield Finding(base.series_file, f"{name} is not named NNNN-short-subject.patch")
-        elif int(match[1]) != number:
-            yield Finding(base.series_file, f"{name} is number {number}; {_export(base)}")
+    for path in sorted(base.directory.glob("*.patch")):
+        if path.name not in names:
+            yield Finding(path, "is not listed in series")
+    for path in sorted((base.directory.parent / "common").glob("*.patch")):
+        if not any(
+            f"{series.COMMON}{path.name}" in series.names(bases.load(each)) for each in bases.all_bases()
+        ):
+            yield Finding(path, "is not listed in any series")
 
 
-def _cover_letter(base: Base, patches: Sequence[Patch]) -> Iterator[Finding]:
-    path = base.directory / "cover-letter.md"
-    if not path.is_file():
-        yield Finding(path, "is missing; say there why, in which order, at what risk and with what effect")
-        return
-    text = path.read_text(encoding="utf-8")
-    for patch in patches:
-        if patch.subject not in text:
-            yield Finding(path, f"does not name the patch {patch.subject!r}")
-    places = [text.find(patch.subject) for patch in patches if patch.subject in text]
-    if places != sorted(places):
-        yield Finding(path, "names the patches in another order than series")
-
-
-def _export(base: Base) -> str:
-    return f"scripts/patchset export {base.name} renumbers and refreshes"
+def _documents(base: Base, patches: Sequence[Patch]) -> Iterator[Finding]:
+    letter = base.directory / "cover-letter.md"
+    if not letter.is_file():
+        yield Finding(letter, "is missing; say there why, in which order, at what risk and with what effect")
+    else:
+        text = letter.read_text(encoding="utf-8")
+        for patch in patches:
+            if patch.subject not in text:
+                yield Finding(letter, f"does not name the patch {patch.subject!r}")
+    slugs = [patch.slug for patch in patches]
+    for path in sorted((base.directory / "notes").glob("*")):
+        if path.suffix != ".md" or path.stem not in slugs:
+            yield Finding(path, "belongs to no patch: it is to be called SHORT-SUBJECT.md, as the patch is")
 
 
 def message(patch: Patch) -> Iterator[Finding]:
     """Yield what is wrong with the message of a patch."""
-    subject = patch.subject
-    if len(subject) >= _SUBJECT_LENGTH:
-        yield Finding(patch.path, f"the subject has {len(subject)} characters, {_SUBJECT_LENGTH - 1} at most")
-    if subject.endswith("."):
-        yield Finding(patch.path, "the subject ends with a period")
-    if _PREFIX.match(subject):
-        yield Finding(
-            patch.path, "the subject starts with a conventional prefix; just say what the patch does"
-        )
-    elif not re.match(r"(\[[^]]*\] )?[A-Z`\"0-9_]", subject):
-        yield Finding(patch.path, "the subject does not start with a capital letter")
-    if len(patch.body) < _REASON_LENGTH:
-        yield Finding(
-            patch.path,
-            f"no reason given: the message has {len(patch.body)} characters, {_REASON_LENGTH} at least",
-        )
-    else:
-        for pattern, problem in _SAYS:
-            if not pattern.search(patch.body):
-                yield Finding(patch.path, f"the message {problem}")
-    if not patch.trailer("Exit-condition"):
-        yield Finding(
-            patch.path, "no exit condition (trailer 'Exit-condition: when the patch can be dropped')"
-        )
-    for value in patch.trailers.get(codemods.TRAILER, ()):
-        try:
-            codemods.parse(value)
-        except PatchsetError as e:
-            yield Finding(patch.path, str(e))
-    forwarded = patch.trailer("Forwarded")
-    if not forwarded:
-        yield Finding(patch.path, "no trailer 'Forwarded: no', 'Forwarded: not-needed' or 'Forwarded: <url>'")
-    elif not _FORWARDED.fullmatch(forwarded):
-        yield Finding(patch.path, f"trailer 'Forwarded: {forwarded}' is not no, not-needed or a URL")
+    subject, body, lines = patch.subject, patch.body, patch.message.count("\n")
+    forwarded = patch.trailer("Forwarded") or ""
+    rules = [
+        (
+            len(subject) > _SUBJECT_LENGTH,
+            f"the subject has {len(subject)} characters, {_SUBJECT_LENGTH} at most",
+        ),
+        (subject.endswith("."), "the subject ends with a period"),
+        (not _CAPITAL.match(subject), "the subject does not start with a capital letter"),
+        (lines > _MESSAGE_LINES, f"the message has {lines} lines, {_MESSAGE_LINES} at most"),
+        (
+            len(body) < _REASON_LENGTH,
+            f"no reason given: the message has {len(body)} characters, {_REASON_LENGTH} at least",
+        ),
+        (
+            not re.search(r"\brisk", body, re.IGNORECASE),
+            "the message names no risk (say what could go wrong, with the word 'risk')",
+        ),
+        (
+            not patch.trailer("Exit-condition"),
+            "no exit condition (trailer 'Exit-condition: when the patch can be dropped')",
+        ),
+        (
+            not _FORWARDED.fullmatch(forwarded),
+            f"trailer 'Forwarded: {forwarded}' is not no, not-needed or a URL",
+        ),
+        (patch.author != AUTHOR, f"the author is {patch.author}, not {AUTHOR}"),
+    ]
     for key in patch.trailers:
-        if key not in TRAILERS:
-            yield Finding(patch.path, f"unknown trailer '{key}:'; known: {', '.join(TRAILERS)}")
-    if patch.author != AUTHOR:
-        yield Finding(patch.path, f"the author is {patch.author}, not {AUTHOR}")
+        rules.append((key not in TRAILERS, f"unknown trailer '{key}:'; known: {', '.join(TRAILERS)}"))
+    yield from (Finding(patch.path, problem) for wrong, problem in rules if wrong)
 
 
-def content(patch: Patch, package: str) -> Iterator[Finding]:
+def content(patch: Patch, directories: Sequence[str]) -> Iterator[Finding]:
     """
-    Yield what is wrong with what a patch adds, as far as the patch alone shows it.
+    Yield what is wrong with what a patch changes, as far as the patch alone shows it.
 
-    :param package: directory of the patched distribution in the monorepo
+    :param directories: of the distributions in the monorepo
     """
-    with tempfile.TemporaryDirectory(prefix="patchset-") as scratch:
-        blanks = call("apply", "--numstat", "--whitespace=error-all", patch.path.resolve(), cwd=scratch)
-    for line in blanks.err.splitlines():
-        match = re.fullmatch(rf"{re.escape(str(patch.path.resolve()))}:(\d+): (.*?)\.?", line)
-        if match:
-            yield Finding(patch.path, f"line {match[1]}: {match[2]}")
-    code = [file for file in patch.files if file.startswith(f"{package}/src/") and file.endswith(".py")]
-    tests = [file for file in patch.files if file.startswith(f"{package}/tests/")]
-    reason = patch.trailer("Tests")
-    if code and not tests and not re.fullmatch(r"none \(.+\)", reason or ""):
+    if not patch.files:
+        yield Finding(patch.path, "changes nothing")
+    if patch.name.startswith(series.COMMON) and set(patch.files) != patch.created:
+        yield Finding(patch.path, "changes files that exist; a common patch only creates files")
+    code = [file for file in patch.files if "/src/" in file and file.endswith(".py")]
+    tests = [file for file in patch.files if "/tests/" in file]
+    if code and not tests and not re.fullmatch(r"none \(.+\)", patch.trailer("Tests") or ""):
         yield Finding(
             patch.path, f"changes {code[0]} without tests; add them or the trailer 'Tests: none (<reason>)'"
         )
-    if not patch.files:
-        yield Finding(patch.path, "changes nothing")
     for file in patch.created:
-        # What tools leave in a tree, such as PKG-INFO. What is meant to be there is below one of these.
-        if file.startswith(f"{package}/") and "/" not in file.removeprefix(f"{package}/"):
+        # What tools leave in a tree, such as PKG-INFO. What is meant to be there is in a directory below.
+        if file.rpartition("/")[0] in directories:
             yield Finding(patch.path, f"creates {file}, which is neither source, nor test, nor document")
 
 
-def _applied(
-    base: Base, patches: Sequence[Patch], tree: Path, scratch: Path, listed: bool
-) -> Iterator[Finding]:
+def _applied(base: Base, patches: Sequence[Patch], tree: Path) -> Iterator[Finding]:
     """
-    Apply the series and write it again: whatever differs is not refreshed.
+    Apply the series and write it again: what differs is not refreshed.
 
     :param tree: a repository of the base
-    :param scratch: a directory to create
-    :param listed: whether the ids of the commits there are those in ``commits``
     """
-    applied, moved = [], {}
+    remedy = f"scripts/patchset export {base.name} renumbers and refreshes"
+    applied = []
     for patch in patches:
+        present = git("ls-files", "-z", cwd=tree).split("\0")
+        for file in patch.files:
+            if base.released and file not in patch.created and file not in present:
+                yield Finding(patch.path, f"changes {file}, which no sdist of this release holds")
         try:
-            said = _said_when_applying(patch, base, tree)
-            moved[patch.name] = _offset(said)
-            for number in re.findall(r":(\d+): new blank line at EOF", said):
-                yield Finding(patch.path, f"line {number}: new blank line at EOF")
             applied += source.apply_patches([patch], base, tree)
         except PatchsetError as e:
             yield Finding(patch.path, str(e))
             return
-    scratch.mkdir()
-    again = format_commits(tree, source.tag_name(base), "HEAD", scratch)
+        said = call("diff-tree", "--check", "-r", "HEAD^", "HEAD", cwd=tree).out
+        for place in re.findall(r"^([^+\n].*:\d+: .*?)\.?$", said, re.MULTILINE):
+            yield Finding(patch.path, place)
     fresh = True
-    for entry, path in zip(applied, again, strict=True):
-        patch = entry.patch
-        if path.name != patch.name:
-            yield Finding(patch.path, f"should be named {path.name}; {_export(base)}")
-        if moved[patch.name]:
+    again = format_commits(tree, source.tag_name(base), "HEAD", tree.with_name("again"))
+    for patch, path in zip(patches, again, strict=True):
+        name = path.name if not patch.name.startswith(series.COMMON) else f"{series.COMMON}{path.name[5:]}"
+        if name != patch.name:
+            yield Finding(patch.path, f"should be named {name}; {remedy}")
+        if difference := _difference(patch.path.read_bytes(), path.read_bytes()):
             fresh = False
-            yield Finding(patch.path, f"{moved[patch.name]}; {_export(base)}")
-        elif difference := _difference(entry, _text(path), tree):
-            fresh = False
-            yield Finding(patch.path, f"is not what export writes: {difference}; {_export(base)}")
-    file = source.commits_file(base)
-    if listed and fresh and (not file.exists() or _text(file) != source.format_commits(applied)):
-        yield Finding(file, f"does not list the commits that the series gives; {_export(base)}")
+            yield Finding(patch.path, f"is not what export writes: {difference}; {remedy}")
+    file, wanted = base.commits_file, source.format_commits(applied).encode()
+    if fresh and (not file.exists() or file.read_bytes() != wanted):
+        yield Finding(file, f"does not list the commits that the series gives; {remedy}")
 
 
-def _said_when_applying(patch: Patch, base: Base, tree: Path) -> str:
-    left_out = source.excludes(source.not_carried(patch, base, tree))
-    values = patch.trailers.get(codemods.TRAILER, ())
-    with tempfile.TemporaryDirectory(prefix="patchset-") as scratch:
-        index = {"GIT_INDEX_FILE": str(Path(scratch, "index"))}
-        git("read-tree", codemods.rewritten(values, "HEAD", tree), cwd=tree, env=index)
-        options = ("--check", "--cached", "--verbose", "--whitespace=error-all")
-        return call("apply", *options, *left_out, patch.path.resolve(), cwd=tree, env=index).err
-
-
-def _offset(said: str) -> str:
-    """Return what git says about a hunk that applies elsewhere than it says; empty if all are in place."""
-    file = ""
-    for line in said.splitlines():
-        if match := re.fullmatch(r"Checking patch (.*)\.\.\.", line):
-            file = match[1]
-        if match := re.fullmatch(r"Hunk #(\d+) succeeded at .*\((offset .*)\)\.?", line):
-            return f"hunk {match[1]} of {file} applies at an {match[2]}"
-    return ""
-
-
-def _text(path: Path) -> str:
-    return path.read_bytes().decode(errors="surrogateescape")
-
-
-def _head(text: str) -> str:
-    return text.partition("\n---\n")[0].rstrip("\n")
-
-
-def _difference(entry: source.Applied, again: str, tree: Path) -> str:
+def _difference(stored: bytes, again: bytes) -> str:
     """Return where a stored patch differs from what export makes of its commit; empty if nowhere."""
-    stored = _text(entry.patch.path)
-    if not entry.left_out:
-        for number, (old, new) in enumerate(
-            zip(stored.split("\n"), again.split("\n"), strict=False), start=1
-        ):
-            if old != new:
-                return f"line {number} should be {new[:60]!r}"
-        return "" if len(stored) == len(again) else "it is longer or shorter"
-    # The stored patch has more than this tree can show: compare the message, then file by file.
-    if _head(stored) != _head(again):
-        return "the message differs"
-    for file in entry.patch.files:
-        if (
-            file not in entry.left_out
-            and format_file(tree, entry.rewritten, entry.commit, file) not in stored
-        ):
-            return f"the part for {file} differs"
-    return ""
+    if stored == again:
+        return ""
+    for number, (old, new) in enumerate(zip(stored.split(b"\n"), again.split(b"\n"), strict=False), start=1):
+        if old != new:
+            return f"line {number} should be {new.decode(errors='replace')[:60]!r}"
+    return "it is longer or shorter"

@@ -14,7 +14,8 @@ from patchsetlib.shell.errors import PatchsetError
 from patchsetlib.shell.git import GitError, git
 from patchsetlib.shell.paths import display
 
-_CREATED = re.compile(r"^ create mode \d+ (.*)$", re.MULTILINE)
+COMMON = "../common/"
+"""How an entry of ``series`` starts whose patch is the same on several bases."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,11 @@ class Patch:
     """One patch: a commit in the form of ``git format-patch``."""
 
     path: Path
+    name: str
+    """As ``series`` lists it: ``0001-short-subject.patch`` or ``../common/short-subject.patch``."""
     subject: str
+    message: str
+    """All of it, the subject first."""
     body: str
     """The message without subject and trailers."""
     trailers: dict[str, tuple[str, ...]]
@@ -32,17 +37,10 @@ class Patch:
     """Those of ``files`` that do not exist before the patch."""
     author: str
     """``Name <email>``"""
-    date: str
-    """As in the patch, RFC 2822."""
-
-    @property
-    def name(self) -> str:
-        """The name of the file, e.g. ``0001-short-subject.patch``."""
-        return self.path.name
 
     @property
     def slug(self) -> str:
-        """The name without number and suffix: what stays when the series is renumbered."""
+        """The file name without number and suffix: what stays when the series is renumbered."""
         return slug(self.name)
 
     def trailer(self, key: str) -> str | None:
@@ -59,31 +57,13 @@ class Series:
 
 
 def slug(name: str) -> str:
-    """Return a patch's file name without number and suffix."""
-    return re.sub(r"^\d+-", "", name).removesuffix(".patch")
-
-
-def subject_of(text: str) -> str:
-    """Return the subject of a patch, given its text."""
-    with tempfile.TemporaryDirectory(prefix="patchset-") as scratch:
-        headers = git("mailinfo", "-b", "--encoding=UTF-8", os.devnull, os.devnull, cwd=scratch, input=text)
-    return re.search(r"^Subject: (.*)$", headers, re.MULTILINE)[1].strip()
-
-
-def trailers_of(message: str) -> dict[str, tuple[str, ...]]:
-    """Return the trailers of a commit message: key to values, each on one line."""
-    with tempfile.TemporaryDirectory(prefix="patchset-") as scratch:
-        parsed = git("interpret-trailers", "--parse", "--no-divider", cwd=scratch, input=message)
-    trailers: dict[str, tuple[str, ...]] = {}
-    for line in parsed.splitlines():
-        key, _, value = line.partition(":")
-        trailers[key] = (*trailers.get(key, ()), value.strip())
-    return trailers
+    """Return a patch's file name without directory, number and suffix."""
+    return re.sub(r"^\d{4}-", "", name.rpartition("/")[2]).removesuffix(".patch")
 
 
 def names(base: Base) -> list[str]:
     """
-    Return the file names that ``series`` lists, in order.
+    Return what ``series`` lists, in order.
 
     :raises PatchsetError: if the file cannot be read
     """
@@ -100,13 +80,28 @@ def load(base: Base) -> Series:
 
     :raises PatchsetError: if a listed patch is missing or not readable as one
     """
-    return Series(base, [parse(base.directory / name) for name in names(base)])
+    return Series(base, [read(base, name) for name in names(base)])
 
 
-def parse(path: Path) -> Patch:
+def path_of(base: Base, name: str) -> Path:
+    """Return the path of a patch that ``series`` lists."""
+    return Path(os.path.normpath(base.directory / name))
+
+
+def read(base: Base, name: str) -> Patch:
+    """
+    Read one patch that ``series`` lists.
+
+    :raises PatchsetError: if it is missing or not a patch
+    """
+    return parse(path_of(base, name), name)
+
+
+def parse(path: Path, name: str | None = None) -> Patch:
     """
     Read one patch file.
 
+    :param name: as ``series`` lists it; by default its file name
     :raises PatchsetError: if it is missing or not a patch as ``git format-patch`` writes it
     """
     try:
@@ -115,27 +110,39 @@ def parse(path: Path) -> Patch:
         raise PatchsetError(f"{display(path)} cannot be read: {e.strerror}", "restore it with git") from e
     with tempfile.TemporaryDirectory(prefix="patchset-") as scratch:
         try:
-            headers = git("mailinfo", "-b", "--encoding=UTF-8", "message", "diff", cwd=scratch, input=text)
-            message = Path(scratch, "message").read_text(encoding="utf-8", errors="surrogateescape")
-            # git apply calls a patch without a diff an error; here it is a finding for others to make.
+            header = _header(
+                git("mailinfo", "-b", "--encoding=UTF-8", "body", "diff", cwd=scratch, input=text)
+            )
+            body = Path(scratch, "body").read_text(encoding="utf-8", errors="surrogateescape").strip("\n")
+            message = f"{header['Subject']}\n\n{body}\n"
+            trailers = git("interpret-trailers", "--parse", "--no-divider", cwd=scratch, input=message)
+            # git apply calls a patch without a diff an error; check reports it as what it is.
             empty = b"\ndiff --git " not in b"\n" + Path(scratch, "diff").read_bytes()
-            numstat = "" if empty else git("apply", "--numstat", "-z", "diff", cwd=scratch)
-            summary = "" if empty else git("apply", "--summary", "diff", cwd=scratch)
+            summary = "" if empty else git("apply", "--numstat", "--summary", "diff", cwd=scratch)
         except GitError as e:
             raise PatchsetError(f"{display(path)} is not a patch: {e.problem.rpartition(': ')[2]}") from e
-        header = dict(line.split(": ", 1) for line in headers.splitlines() if ": " in line)
-        if "Subject" not in header:
-            raise PatchsetError(f"{display(path)} is not a patch: it has no subject")
-        subject = header["Subject"].strip()
-        message = message.strip("\n")
-    trailers = trailers_of(f"{subject}\n\n{message}\n")
+        except KeyError:
+            raise PatchsetError(f"{display(path)} is not a patch: it has no subject") from None
     return Patch(
         path=path,
-        subject=subject,
-        body=message.rpartition("\n\n")[0].strip("\n") if trailers else message,
-        trailers=trailers,
-        files=tuple(entry.split("\t", 2)[2] for entry in numstat.split("\0")[:-1]),
-        created=frozenset(_CREATED.findall(summary)),
+        name=name or path.name,
+        subject=header["Subject"],
+        message=message,
+        body=body.rpartition("\n\n")[0].strip("\n") if trailers else body,
+        trailers=_trailers(trailers),
+        files=tuple(re.findall(r"^(?:\d+|-)\t(?:\d+|-)\t(.*)$", summary, re.MULTILINE)),
+        created=frozenset(re.findall(r"^ create mode \d+ (.*)$", summary, re.MULTILINE)),
         author=f"{header.get('Author', '')} <{header.get('Email', '')}>",
-        date=header.get("Date", ""),
     )
+
+
+def _header(text: str) -> dict[str, str]:
+    return {key: value.strip() for key, _, value in (line.partition(": ") for line in text.splitlines())}
+
+
+def _trailers(text: str) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        found[key] = (*found.get(key, ()), value.strip())
+    return found

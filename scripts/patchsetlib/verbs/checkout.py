@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--source",
         metavar="CLONE",
         type=Path,
-        help="make a worktree of this clone of apache/airflow (default: the sdist, or a clone of its own)",
+        help="make a worktree of this clone of apache/airflow (default: the sdists, or a clone of its own)",
     )
     parser.add_argument(
         "--dir", metavar="DIR", type=Path, help="where the tree goes (default: work/BASE/source)"
@@ -42,18 +42,14 @@ def run(args: argparse.Namespace) -> int:
     if origin is None and not base.released:
         origin = upstream.clone_with(base)
         upstream.forget_removed_trees(base, origin)
-    where = f"the clone {display(origin)}" if origin else f"the sdist of {base.sdist.project} {base.version}"
+    where = f"the clone {display(origin)}" if origin else "the sdists"
     with ui.step(f"checking out {base.name} from {where} with {len(patches)} patches"):
         if origin:
-            applied = clone.checkout(base, patches, origin, target)
+            clone.checkout(base, patches, origin, target)
         else:
             with staged(target) as building:
                 source.make_sdist_tree(base, building)
-                applied = source.apply_patches(patches, base, building)
-                source.record_left_out(applied, building)
-            source.warn_left_out(applied)
-        if not origin or not base.released:
-            _compare_ids(base, applied)
+                source.apply_patches(patches, base, building)
     ui.info(
         f"branch {source.branch_name(base)}, base tagged {source.tag_name(base)}; edit, commit, then: "
         f"scripts/patchset export {base.name}"
@@ -65,26 +61,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _selected(base: Base, before: str | None) -> list[Patch]:
     patches = series.load(base).patches
-    if before is None:
-        return patches
     names = [patch.name for patch in patches]
-    if before not in names:
+    if before is not None and before not in names:
         raise UsageError(
             f"no patch {before!r} in {display(base.series_file)}", f"patches: {', '.join(names) or 'none'}"
         )
-    return patches[: names.index(before)]
-
-
-def _compare_ids(base: Base, applied: list[source.Applied]) -> None:
-    """Commit ids are the checksum of the whole chain: the base, git, and every patch."""
-    listed = source.commits_file(base)
-    if not listed.exists():
-        return
-    expected = listed.read_text(encoding="utf-8").splitlines()
-    for entry, line in zip(source.format_commits(applied).splitlines(), expected, strict=False):
-        if entry != line:
-            ui.warn(
-                f"the commit of {entry.split()[-1]} is not the one in {display(listed)}: "
-                "the patches were edited since the last export; see scripts/patchset check"
-            )
-            return
+    return patches[: names.index(before)] if before else patches

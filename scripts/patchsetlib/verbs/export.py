@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from patchsetlib.patches import base as bases
-from patchsetlib.patches import export
+from patchsetlib.patches import export, series
 from patchsetlib.shell import ui
 from patchsetlib.shell.paths import display, work_dir
 
@@ -21,15 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dir", metavar="DIR", type=Path, help="the tree that checkout made (default: work/BASE/source)"
     )
     parser.add_argument(
-        "--tip",
-        metavar="REV",
-        help="last commit of the series, in a tree that checkout has not made (default: its branch)",
-    )
-    parser.add_argument(
-        "--check",
-        "--dry-run",
-        action="store_true",
-        help="write nothing; fail if anything would change",
+        "--check", "--dry-run", action="store_true", help="write nothing; fail if anything would change"
     )
 
 
@@ -40,10 +32,10 @@ def run(args: argparse.Namespace) -> int:
         ui.step(f"exporting {base.name} from {display(tree)}"),
         tempfile.TemporaryDirectory(prefix="patchset-") as scratch,
     ):
-        result = export.export(base, tree, Path(scratch), args.tip)
+        result = export.export(base, tree, Path(scratch))
     changes = result.changes()
-    for change in changes:
-        print(f"{display(base.directory)}/{change}")
+    for name, what in changes:
+        print(f"{display(series.path_of(base, name))}: {what}")
     if args.check:
         return 1 if changes else 0
     if changes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 
 from rich import box
 from rich.console import Console
@@ -33,8 +32,8 @@ def run(args: argparse.Namespace) -> int:
         rows += [(name, number, patch) for number, patch in enumerate(patches, start=1)]
     if args.json:
         print(json.dumps([_record(*row) for row in rows], indent=2))
-    elif sys.stdout.isatty():
-        _table(rows)
+    elif (console := Console(highlight=False, markup=False)).is_terminal:
+        console.print(_table(rows))
     else:
         for name, number, patch in rows:
             fields = (str(number), patch.subject, _files(patch), _upstream(patch), _exit(patch))
@@ -53,11 +52,11 @@ def _record(name: str, number: int, patch: Patch) -> dict:
     }
 
 
-def _table(rows: list[tuple[str, int, Patch]]) -> None:
+def _table(rows: list[tuple[str, int, Patch]]) -> Table:
     table = Table("Base", "#", "Patch", "Files", "Upstream", "Can go when", box=box.SIMPLE_HEAD)
     for name, number, patch in rows:
         table.add_row(name, str(number), patch.subject, _files(patch), _upstream(patch), _exit(patch))
-    Console(highlight=False, markup=False).print(table)
+    return table
 
 
 def _files(patch: Patch) -> str:
