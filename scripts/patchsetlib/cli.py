@@ -103,25 +103,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; 130 and 143 when a signal ended it."""
     try:
         _catch_signals()
-        verb, args = _parse(sys.argv[1:] if argv is None else argv)
-        ui.set_quiet(getattr(args, "quiet", False))
-        code = verb.run(args)
-        sys.stdout.flush()
-        return code
+        try:
+            verb, args = _parse(sys.argv[1:] if argv is None else argv)
+            ui.set_quiet(getattr(args, "quiet", False))
+            return verb.run(args)
+        finally:
+            sys.stdout.flush()
     except PatchsetError as e:
         ui.error(" ".join(str(e).split("\n")))
         return e.exit_code
     except BrokenPipeError:
-        # The reader of our output has gone (| head); Python must not complain at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of our output has gone (| head).
         return 128 + signal.SIGPIPE
     except OSError as e:
-        ui.error(f"{e.filename}: {e.strerror}" if e.filename else str(e))
+        ui.error(f"{e.filename}: {e.strerror}" if e.filename else e.strerror or str(e))
         return 1
     except KeyboardInterrupt as e:
         ui.error("stopped")
         return getattr(e, "exit_code", 130)
+    finally:
+        _discard_output()
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _discard_output() -> None:
+    """Take from Python's buffers what could not be written, so that it does not try again at its exit."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,48 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Start commands so that none of their processes outlives the tool, however either of them ends.
+Starts what starts Airflow, so that none of its processes outlives the tool, however either of them ends.
 
-See ``guard`` for how. Everything the tool starts and waits for goes through here, except git.
+See ``guard`` for how. git, uv and the like are started with ``subprocess``; they leave nothing behind.
 """
 
 from __future__ import annotations
 
 import os
-import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
 from patchsetlib.shell.errors import PatchsetError
 
+Completed = subprocess.CompletedProcess[str]
 _GUARD = Path(__file__).with_name("guard.py")
-_HELD_BACK = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-DEFAULT_GRACE = 10.0
 _NEUTRAL = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "LD_LIBRARY_PATH")
 
 
 def neutral_environment() -> dict[str, str]:
     """Return the user's variables but those that configure Airflow, Python, pytest, proxies ..."""
     return {name: os.environ[name] for name in _NEUTRAL if name in os.environ}
-
-
-@dataclass(frozen=True)
-class Completed:
-    """A command that has ended."""
-
-    command: list[str]
-    returncode: int
-    """Exit code; negative: the signal that ended it."""
-    stdout: str = ""
-    """What it wrote, if it was captured."""
-    stderr: str = ""
 
 
 class Guarded:
@@ -52,19 +37,16 @@ class Guarded:
     ``pid`` is the command's own process id, not the guard's.
     """
 
-    def __init__(self, command: list[str], guard: subprocess.Popen, liveness: int, status: int):
+    def __init__(self, command: list[str], guard: subprocess.Popen, connection: socket.socket):
         self.command = command
-        self.pid = 0
-        self.returncode: int | None = None
-        self.left: list[int] = []
-        """Process ids that could not be killed; only a broken device or mount makes such processes."""
         self._guard = guard
-        self._liveness = liveness
-        self._status = status
-        self._text = b""
-        self._errno = 0
-        self._final: int | None = None
-        self._ended = False
+        self._connection = connection
+        self._answers = connection.makefile(encoding="utf-8")
+        answer = self._answers.readline().strip()
+        if not answer.isdigit():
+            raise PatchsetError(f"cannot run {command[0]}: {answer or 'killed'}")
+        self.pid = int(answer)
+        self.returncode: int | None = None
 
     @classmethod
     def start(
@@ -77,9 +59,7 @@ class Guarded:
         stdin: int | IO | None = subprocess.DEVNULL,
         stdout: int | IO | None = None,
         stderr: int | IO | None = None,
-        grace: float = DEFAULT_GRACE,
-        foreground: bool = False,
-        hold: Sequence[int] = (),
+        grace: float = 10.0,
     ) -> Guarded:
         """
         Start ``cmd``.
@@ -87,50 +67,39 @@ class Guarded:
         :param env: its whole environment; the tool's own if not given
         :param log: file that its output is appended to; without it, it has the tool's own stdout and stderr
         :param stdin: as for subprocess, but nothing by default; ``None`` passes the tool's own
-        :param grace: seconds between SIGTERM and SIGKILL, when the tool goes away
-        :param foreground: leave it in the terminal's session, so that Ctrl-C reaches it directly
-        :param hold: file descriptors of locks, which the guard keeps open until all processes have ended,
-            also when the tool has gone before
+        :param grace: seconds between SIGTERM and SIGKILL, when it is stopped or the tool goes away
         :raises PatchsetError: if the command or ``cwd`` does not exist or cannot be run
         """
         command = [os.fspath(part) for part in cmd]
+        ours, theirs = socket.socketpair()
         with ExitStack() as cleanup:
+            cleanup.enter_context(theirs)
             if log is not None:
                 log.parent.mkdir(parents=True, exist_ok=True)
                 stdout = stderr = cleanup.enter_context(open(log, "ab"))
-            guard_liveness, liveness = os.pipe()
-            cleanup.callback(os.close, guard_liveness)
-            status, guard_status = os.pipe()
-            cleanup.callback(os.close, guard_status)
-            arguments = [str(guard_liveness), str(guard_status), str(grace), "1" if foreground else "0"]
-            # Held back until the guard is ready, so that no signal can end it between its start and then.
-            previous = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
             try:
                 guard = subprocess.Popen(
                     # -I: what the command's environment says to Python is not for the guard.
-                    [sys.executable, "-I", str(_GUARD), *arguments, *command],
+                    [sys.executable, "-I", str(_GUARD), str(theirs.fileno()), str(grace), *command],
                     env=None if env is None else dict(env),
                     cwd=cwd,
                     stdin=stdin,
                     stdout=stdout,
                     stderr=stderr,
-                    pass_fds=(guard_liveness, guard_status, *hold),
-                    start_new_session=not foreground,
+                    pass_fds=[theirs.fileno()],
+                    # Ctrl-C is for the tool, which ends the command.
+                    start_new_session=True,
                 )
-                self = cls(command, guard, liveness, status)
             except OSError as e:
-                os.close(liveness)
-                os.close(status)
-                where = f" in {cwd}" if cwd is not None else ""
-                raise PatchsetError(f"cannot run {command[0]}{where}: {e.strerror}") from e
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+                ours.close()
+                raise PatchsetError(f"cannot run {command[0]} in {cwd}: {e.strerror}") from e
         try:
-            self._await_pid()
+            return cls(command, guard, ours)
         except BaseException:
-            self.stop()
+            with suppress(OSError):  # the guard has ended
+                ours.shutdown(socket.SHUT_WR)
+            guard.wait()
             raise
-        return self
 
     def __enter__(self) -> Guarded:
         return self
@@ -140,8 +109,10 @@ class Guarded:
 
     def poll(self) -> int | None:
         """Return the exit code if the command and all of its descendants have ended, else ``None``."""
-        self._read(0)
-        return self.returncode
+        try:
+            return self.wait(0)
+        except subprocess.TimeoutExpired:
+            return None
 
     def wait(self, timeout: float | None = None) -> int:
         """
@@ -150,87 +121,25 @@ class Guarded:
         :param timeout: seconds
         :raises subprocess.TimeoutExpired: if it runs longer; it goes on running
         """
-        if not self._read(timeout):
-            raise subprocess.TimeoutExpired(self.command, timeout or 0)
-        assert self.returncode is not None
+        guard_code = self._guard.wait(timeout)
+        if self.returncode is None:
+            # Without a last word the guard itself was killed, and its own end is all there is to report.
+            self.returncode = int(self._answers.readline() or guard_code)
+            self._connection.close()
         return self.returncode
-
-    def send_signal(self, number: int) -> None:
-        """Send a signal to the command, if it still runs."""
-        if self.poll() is None:
-            try:
-                os.kill(self.pid, number)
-            except ProcessLookupError:
-                pass
 
     def stop(self, grace: float | None = None) -> int:
         """
         End the command and all of its descendants, and return its exit code.
 
-        The command gets SIGTERM, then SIGKILL after ``grace`` seconds, as does what it leaves behind
-        (that with two seconds between). Does nothing if all have ended already.
+        The command gets SIGTERM, then SIGKILL after ``grace`` seconds (by default those given at the start),
+        as does what it leaves behind (that with two seconds between). Does nothing if all have ended already.
         """
-        if not self._ended:
-            try:
-                if grace is not None:
-                    os.write(self._liveness, f"{grace}\n".encode())
-                else:
-                    self._close_liveness()
-            except BrokenPipeError:
-                pass
+        if self.returncode is None:
+            with suppress(OSError):  # the guard has ended
+                self._connection.sendall(b"" if grace is None else str(grace).encode())
+                self._connection.shutdown(socket.SHUT_WR)
         return self.wait()
-
-    def _close_liveness(self) -> None:
-        if self._liveness >= 0:
-            os.close(self._liveness)
-            self._liveness = -1
-
-    def _await_pid(self) -> None:
-        while not self.pid and not self._ended:
-            self._read(None, once=True)
-        if not self.pid:
-            reason = os.strerror(self._errno) if self._errno else "killed"
-            raise PatchsetError(f"cannot run {self.command[0]}: {reason}")
-
-    def _read(self, timeout: float | None, once: bool = False) -> bool:
-        """Take in what the guard says, for at most ``timeout`` seconds; return whether it has ended."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while not self._ended:
-            poll = select.poll()
-            poll.register(self._status, select.POLLIN)
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if not poll.poll(None if left is None else left * 1000):
-                return False
-            data = os.read(self._status, 4096)
-            if data:
-                self._understand(data)
-            else:
-                self._end()
-            if once:
-                break
-        return self._ended
-
-    def _understand(self, data: bytes) -> None:
-        *lines, self._text = (self._text + data).split(b"\n")
-        for line in lines:
-            word, *numbers = line.split()
-            values = [int(number) for number in numbers]
-            if word == b"pid":
-                self.pid = values[0]
-            elif word == b"error":
-                self._errno = values[0]
-            elif word == b"left":
-                self.left = values
-            elif word == b"status":
-                self._final = values[0]
-
-    def _end(self) -> None:
-        guard_code = self._guard.wait()
-        # Without a last word the guard itself was killed, and its own end is all there is to report.
-        self.returncode = self._final if self._final is not None else guard_code
-        self._ended = True
-        os.close(self._status)
-        self._close_liveness()
 
 
 def run(
@@ -241,7 +150,6 @@ def run(
     log: Path | None = None,
     capture: bool = False,
     timeout: float | None = None,
-    hold: Sequence[int] = (),
 ) -> Completed:
     """
     Run ``cmd`` to its end; nothing of it is left afterwards, nor when this is interrupted.
@@ -250,20 +158,32 @@ def run(
     :param log: file that its output is appended to
     :param capture: return its output as text instead
     :param timeout: seconds
-    :param hold: file descriptors of locks, as for ``Guarded.start``
     :raises PatchsetError: if it cannot be run
     :raises subprocess.TimeoutExpired: if it took longer, after ending it
     """
-    command = [os.fspath(part) for part in cmd]
-    with ExitStack() as cleanup:
-        # Files rather than pipes: a pipe would have to be drained while waiting.
-        out = cleanup.enter_context(tempfile.TemporaryFile()) if capture else None
-        err = cleanup.enter_context(tempfile.TemporaryFile()) if capture else None
-        with Guarded.start(command, env=env, cwd=cwd, log=log, stdout=out, stderr=err, hold=hold) as process:
+    # Files rather than pipes: a pipe would have to be drained while waiting.
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        streams = {"stdout": out, "stderr": err} if capture else {}
+        with Guarded.start(cmd, env=env, cwd=cwd, log=log, **streams) as process:
             returncode = process.wait(timeout)
         texts = []
         for file in (out, err):
-            if file is not None:
-                file.seek(0)
-                texts.append(file.read().decode(errors="replace"))
-        return Completed(command, returncode, *texts)
+            file.seek(0)
+            texts.append(file.read().decode(errors="replace"))
+        return Completed(process.command, returncode, *texts)
+
+
+def become(cmd: Sequence[str | os.PathLike], env: Mapping[str, str]) -> NoReturn:
+    """
+    Go on as ``cmd``: with the tool's process id, terminal and standard streams, and ``env`` as environment.
+
+    :raises PatchsetError: if it cannot be run
+    """
+    # What Python ignores would stay ignored.
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
+    sys.stdout.flush()
+    try:
+        os.execvpe(cmd[0], [os.fspath(part) for part in cmd], dict(env))
+    except OSError as e:
+        raise PatchsetError(f"cannot run {cmd[0]}: {e.strerror}") from e

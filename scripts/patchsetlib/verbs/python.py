@@ -18,7 +18,7 @@ def add_environment_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--python",
         metavar="X.Y",
-        help="version or path of the Python; without it $PATCHSET_PYTHON, else the one that runs this tool",
+        help="version or path of a Python; default: $PATCHSET_PYTHON, else the one that runs this tool",
     )
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from patchsetlib.installs import environment
 from patchsetlib.patches import base as bases
+from patchsetlib.shell import processes
 from patchsetlib.shell.errors import PatchsetError, UsageError
 from patchsetlib.shell.paths import ROOT, work_dir
-from patchsetlib.verbs.run import passed_through
 
 HELP = "run all tests: of the tools, of the patches, of faults, and end to end; or upstream's own"
 PASSES_ON = True
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     options = [f"--base={name}" for name in args.base]
     options += ["-k", args.k] if args.k else []
     options += ["-q"] if getattr(args, "quiet", False) else []
-    return passed_through([*_pytest(), *options, *directories, *args.rest], _variables())
+    processes.become([*_pytest(), *options, *directories, *args.rest], _variables())
 
 
 def _run_upstream(args: argparse.Namespace) -> int:
