@@ -2,9 +2,8 @@
 """
 Upstream's own unit tests on a full checkout: the base against the base with the series.
 
-Each side has a worktree, an ``AIRFLOW_HOME`` and a database of its own; the environment is the same. The two
-run one after the other, each in one process: tests of a side share its database, and some listen on fixed
-ports.
+Each side has a worktree, an environment, an ``AIRFLOW_HOME`` and a database of its own. One runs after the
+other, and each in one process: the tests of a side share its database, and some listen on fixed ports.
 """
 
 from __future__ import annotations
@@ -12,21 +11,20 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from xml.etree import ElementTree
 
 from patchsetlib.patches import clone as clones
-from patchsetlib.patches import moving, worktrees
 from patchsetlib.patches.base import Base
 from patchsetlib.shell import processes, ui
 from patchsetlib.shell.errors import PatchsetError, UsageError
 from patchsetlib.shell.git import git
 from patchsetlib.shell.paths import display, new_directory, work_dir
-from patchsetlib.upstream import environment as upstreamenv
-from patchsetlib.upstream.testing import changed_files
+from patchsetlib.upstream import environment, trees
 
 TESTS = "airflow-core/tests/unit"
 # Where Job, the runner of the scheduler, and the executors are made or read.
@@ -38,186 +36,94 @@ PATHS = (
     f"{TESTS}/api_fastapi/core_api/routes/public/test_job.py",
     f"{TESTS}/api_fastapi/core_api/routes/public/test_monitor.py",
 )
-# Seconds for a whole run: many times what it needs. And seconds that upstream's CI gives a single test.
+# Seconds for a whole run, many times what it needs; those that upstream's CI gives a single test; and those
+# that pytest gets to exit after its report is complete.
 LIMIT = 3600.0
 TEST_LIMIT = 60
-# Tests that fail and are run again, each alone. If there are more, they are not flaky: something is broken.
-AGAIN = 20
+EXIT_LIMIT = 10.0
+# How often a test that fails is run again; one that then passes is flaky, which is no difference.
+RERUNS = 2
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 
 
 @dataclass(frozen=True)
-class Result:
-    """What one test came to."""
+class Results:
+    """What one run of pytest came to."""
 
-    outcome: str
-    message: str = ""
-    """First line of what a failing one says."""
-
-
-Results = Mapping[str, Result]
-"""Node id, as pytest takes it, to result."""
-
-
-@dataclass
-class Comparison:
-    """What differs between two runs; all lists hold node ids."""
-
-    newly_failing: list[str] = field(default_factory=list)
-    failing_on_both: list[str] = field(default_factory=list)
-    flaky: list[str] = field(default_factory=list)
-    """Failed on patched, then passed there alone and with its module."""
-    newly_passing: list[str] = field(default_factory=list)
-    newly_skipped: list[str] = field(default_factory=list)
-    new: list[str] = field(default_factory=list)
-    """Tests that only patched has, and that do not fail."""
-    gone: dict[str, list[str]] = field(default_factory=dict)
-    """Tests that only the base has: to the subjects of the patches that change their file."""
-
-    @property
-    def unexplained(self) -> list[str]:
-        """Tests that are gone although no patch changes their file."""
-        return [test for test, subjects in self.gone.items() if not subjects]
-
-    @property
-    def good(self) -> bool:
-        """Whether nothing newly fails, and no test has vanished."""
-        return not self.newly_failing and not self.unexplained
-
-
-def compare(
-    base: Results,
-    patched: Results,
-    alone: Callable[[list[str]], tuple[Results, Results]],
-    together: Callable[[list[str]], Results],
-    changed_by: Callable[[str], list[str]],
-) -> Comparison:
-    """
-    Say what the patches change in the results of the tests.
-
-    A test that fails on patched is run again: first alone on both sides; if it then passes on patched, with
-    its module there. What fails again, and does not fail on the base in the same way, fails newly.
-
-    :param alone: runs tests again, each alone, and returns the results of base and patched
-    :param together: runs modules again on patched
-    :param changed_by: subjects of the patches that change a file
-    """
-    result = Comparison()
-    failing = [test for test in patched if patched[test].outcome == FAILED]
-    again: tuple[Results, Results] = alone(failing) if 0 < len(failing) <= AGAIN else ({}, {})
-    passed_alone = [t for t in failing if _outcome(again[1], t) == PASSED and _outcome(base, t) != FAILED]
-    modules = sorted({test.partition("::")[0] for test in passed_alone})
-    repeated = together(modules) if modules else {}
-    for test in failing:
-        alone_base, alone_patched = (_outcome(side, test) for side in again)
-        if _outcome(base, test) == FAILED:
-            newly = alone_base == PASSED and alone_patched != PASSED
-            (result.newly_failing if newly else result.failing_on_both).append(test)
-        elif test in passed_alone and _outcome(repeated, test) == PASSED:
-            result.flaky.append(test)
-        else:
-            result.newly_failing.append(test)
-    for test, now in patched.items():
-        before = _outcome(base, test)
-        if now.outcome == FAILED:
-            continue
-        if before is None:
-            result.new.append(test)
-        elif now.outcome == PASSED and before == FAILED:
-            result.newly_passing.append(test)
-        elif now.outcome == SKIPPED and before != SKIPPED:
-            result.newly_skipped.append(test)
-    result.gone = {test: changed_by(test.partition("::")[0]) for test in base if test not in patched}
-    return result
-
-
-def _outcome(results: Results, test: str) -> str | None:
-    return results[test].outcome if test in results else None
-
-
-def read_report(report: Path, tree: Path) -> dict[str, Result]:
-    """
-    Return the results that pytest has written as JUnit XML.
-
-    :param tree: where the tests are, to tell modules from classes
-    """
-    found: dict[str, Result] = {}
-    for case in ElementTree.parse(report).getroot().iter("testcase"):
-        test = _node_id(case.attrib["classname"], case.attrib["name"], tree)
-        bad = [entry for entry in case if entry.tag in ("failure", "error")]
-        outcome = FAILED if bad else SKIPPED if case.find("skipped") is not None else PASSED
-        # A test whose teardown fails is there twice.
-        if test not in found or found[test].outcome != FAILED:
-            message = bad[0].get("message", "").strip().splitlines() if bad else []
-            found[test] = Result(outcome, message[0] if message else "")
-    return found
-
-
-def _node_id(classname: str, name: str, tree: Path) -> str:
-    # A module that cannot be collected has its dotted name as the name, and no class.
-    parts = classname.split(".") if classname else name.split(".")
-    for count in range(len(parts), 0, -1):
-        module = "/".join(parts[:count]) + ".py"
-        if (tree / module).is_file():
-            return "::".join([module, *parts[count:], *([name] if classname else [])])
-    return f"{classname}::{name}".lstrip(":")
+    outcomes: Mapping[str, str]
+    """Node id of a test, or of a module that fails, to ``passed``, ``failed`` or ``skipped``."""
+    messages: Mapping[str, str]
+    """Of those that failed: the first line of what they say."""
+    flaky: list[str]
+    """Those that failed first, and passed when they were run again."""
+    exit_code: int | None
+    """As in pytest's report; None if that ends before pytest has."""
 
 
 @dataclass(frozen=True)
-class Side:
-    """One of the two: a tree, and where what is run there leaves its files."""
+class Comparison:
+    """What the patches change; all lists hold node ids."""
 
-    name: str
-    tree: Path
-    commit: str
-    scratch: Path
-    environment: upstreamenv.Environment
+    newly_failing: list[str]
+    newly_passing: list[str]
+    gone: dict[str, list[str]]
+    """Tests that only the base has: to the subjects of the patches that change their file."""
 
-    def existing(self, paths: Iterable[str]) -> list[str]:
-        """Return those of ``paths`` that this tree has."""
-        return [path for path in paths if (self.tree / path.partition("::")[0]).exists()]
+    @property
+    def good(self) -> bool:
+        """Whether nothing newly fails, and nothing is gone without a patch that changes its file."""
+        return not self.newly_failing and all(self.gone.values())
 
-    def run(self, label: str, tests: Sequence[str], options: Sequence[str] = ()) -> dict[str, Result]:
-        """
-        Run tests and return their results.
 
-        :param label: name for log and report, not used before
-        :param tests: paths or node ids in the monorepo; those that do not exist are left out
-        :raises PatchsetError: if pytest does not get to its end
-        """
-        tests = self.existing(tests)
-        if not tests:
-            return {}
-        home = self.scratch / f"{self.name}-home"
-        first = not home.exists()
-        home.mkdir(parents=True, exist_ok=True)
-        log, report = self.scratch / f"{self.name}-{label}.log", self.scratch / f"{self.name}-{label}.xml"
-        command = [
-            *(self.environment.python, "-m", "pytest", "-c", self.tree / "pyproject.toml"),
-            *("--rootdir", self.tree, "--color=no", "--continue-on-collection-errors"),
-            # Not what upstream repeats until it passes: what is flaky is to be seen.
-            *("-p", "no:rerunfailures", "-p", "no:cacheprovider"),
-            *("--basetemp", self.scratch / f"{self.name}-tmp", "--junit-xml", report),
-            *(f"--{phase}-timeout={TEST_LIMIT}" for phase in ("setup", "execution", "teardown")),
-            *(["--with-db-init"] if first else []),
-            *(*options, *tests),
-        ]
-        variables = self.environment.variables(self.tree, home)
-        try:
-            done = processes.run(command, env=variables, cwd=self.tree, log=log, timeout=LIMIT)
-        except subprocess.TimeoutExpired:
-            raise PatchsetError(
-                f"the unit tests hang on {self.name}: no end in {LIMIT:.0f} s", f"see {display(log)}"
-            ) from None
-        if done.returncode == 5:  # no test was chosen
-            return {}
-        if done.returncode not in (0, 1) or not report.exists():
-            raise PatchsetError(
-                f"pytest ended with exit code {done.returncode} on {self.name}, before it had run all tests",
-                f"see {display(log)}",
-            )
-        return read_report(report, self.tree)
+def compare(
+    base: Mapping[str, str], patched: Mapping[str, str], changed_by: Mapping[str, list[str]]
+) -> Comparison:
+    """
+    Compare the outcomes of the base with those of the patched tree.
+
+    :param changed_by: path of a file to the subjects of the patches that change it
+    """
+
+    def newly(outcome: str) -> list[str]:
+        return [test for test, now in patched.items() if now == outcome != base.get(test)]
+
+    gone = {test: changed_by.get(test.partition("::")[0], []) for test in base if test not in patched}
+    return Comparison(newly(FAILED), [test for test in newly(PASSED) if base.get(test) == FAILED], gone)
+
+
+def read_report(report: Path) -> Results:
+    """Return what ``report``, written by pytest-reportlog, says."""
+    outcomes: dict[str, str] = {}
+    messages: dict[str, str] = {}
+    repeated: set[str] = set()
+    exit_code = None
+    for line in report.read_text(encoding="utf-8").splitlines():
+        entry = json.loads(line)
+        test, outcome = entry.get("nodeid"), entry.get("outcome")
+        if entry["$report_type"] == "SessionFinish":
+            exit_code = entry["exitstatus"]
+        elif outcome == FAILED:
+            outcomes[test] = FAILED
+            messages[test] = _first_line(entry["longrepr"])
+        elif outcome == "rerun":
+            repeated.add(test)
+        elif entry["$report_type"] == "TestReport" and (entry["when"] == "setup" or outcome == SKIPPED):
+            # Each attempt begins with the setup, so the last attempt decides.
+            outcomes[test] = outcome
+    return Results(
+        outcomes,
+        {test: message for test, message in messages.items() if outcomes[test] == FAILED},
+        sorted(test for test in repeated if outcomes.get(test) == PASSED),
+        exit_code,
+    )
+
+
+def _first_line(representation: str | dict) -> str:
+    if isinstance(representation, dict):
+        crash = representation.get("reprcrash") or {}
+        representation = crash.get("message") or str(representation.get("longrepr", ""))
+    return (representation.strip().splitlines() or [""])[0]
 
 
 def run(
@@ -227,142 +133,164 @@ def run(
     python_version: str | None,
     paths: Sequence[str],
     expression: str | None,
-) -> tuple[Comparison, str, Path]:
+) -> int:
     """
-    Run upstream's unit tests with and without the series, and compare.
+    Run upstream's unit tests with and without the series, print what differs, and return the exit code.
 
     :param clone: of apache/airflow; its worktree, branches and tags stay as they are
     :param revision: commit to run them at, with the series moved there; that of the base if None
-    :param python_version: as for ``interpreters.choose``
+    :param python_version: as for ``uv venv --python``
     :param paths: tests to run; empty: ``PATHS``, and the test modules that the series changes
     :param expression: as for pytest's ``-k``
-    :return: what differs, the same as text, and the file with all results
     :raises UsageError: if there are no such tests
-    :raises PatchsetError: if the series cannot be moved there, or pytest does not get to its end
+    :raises PatchsetError: if the series does not apply there, or pytest does not get to its end
     """
-    if revision is None:
-        clones.verify(base, clone)
-    start = moving.resolve(clone, revision or base.commit, base)
-    with worktrees.scratch() as trees:
+    start = clones.resolve(clone, revision or base.commit, base)
+    with trees.scratch(clone) as directory:
+        sides = {name: directory / name for name in ("base", "patched")}
         with ui.step(f"placing the patches of {base.name} on {start[:12]}"):
-            placed = moving.place_series(base, clone, start, trees / "patched")
-            stock = worktrees.add(clone, start, trees / "base")
-        tip = placed.commits[-1] if placed.commits else start
-        chosen = _chosen(stock, placed.tree, start, tip, paths)
-        environment = upstreamenv.prepare(base, stock, start, python_version)
+            applied = trees.place_series(base, clone, start, sides["patched"])
+            trees.add_worktree(clone, start, sides["base"])
+        changed_by: dict[str, list[str]] = {}
+        for patch in (entry.patch for entry in applied):
+            for file in patch.files:
+                changed_by.setdefault(file, []).append(patch.subject)
+        chosen = _chosen(list(sides.values()), start, paths)
         raw = new_directory(work_dir() / "upstream" / "tests")
-        sides = (
-            Side("base", stock, start, raw, environment),
-            Side("patched", placed.tree, tip, raw, environment),
-        )
-        for side in sides:
-            upstreamenv.add_generated(side.tree, environment, raw / "generated.log")
-        before, after, compared = _run_both(*sides, chosen, expression)
-    about = {"base": base.name, "commit": start, "patches": placed.commits, "python": environment.version}
-    file = raw / "results.json"
-    write_raw(file, about, before, after, compared)
-    title = (
-        f"upstream's unit tests at {start[:12]}, Python {environment.version}: "
-        f"without and with {len(placed.commits)} patches of {base.name}"
-    )
-    return compared, f"{title}\n{summary(before, after, compared)}", file
+        found = {}
+        for name, tree in sides.items():
+            python = environment.install(base, tree, start, directory / f"{name}-python", python_version)
+            with ui.step(f"running upstream's unit tests on {name}"):
+                found[name] = _run_side(name, tree, python, chosen, expression, raw)
+    if not any(results.outcomes for results in found.values()):
+        raise UsageError("no test was chosen", "see -k and --paths")
+    compared = compare(found["base"].outcomes, found["patched"].outcomes, changed_by)
+    about = {"base": base.name, "commit": start, "patches": [entry.commit for entry in applied]}
+    _write(raw / "results.json", about, found, compared)
+    print(f"upstream's unit tests at {start[:12]}, without and with {len(applied)} patches of {base.name}")
+    print(summary(found["base"], found["patched"], compared))
+    print(raw / "results.json")
+    return 0 if compared.good else 1
 
 
-def _chosen(base: Path, patched: Path, start: str, tip: str, paths: Sequence[str]) -> list[str]:
-    """Return what to run, given the two trees and their commits."""
+def _chosen(sides: Sequence[Path], start: str, paths: Sequence[str]) -> list[str]:
+    """
+    Return the paths to run.
 
-    def exists(path: str) -> bool:
-        inside = not path.startswith("/") and ".." not in path.split("/")
-        return inside and any((tree / path.partition("::")[0]).exists() for tree in (base, patched))
-
-    missing = [path for path in paths or PATHS if not exists(path)]
-    if paths:
-        if missing:
-            raise UsageError(f"no such tests: {missing[0]}", f"give paths of the monorepo, e.g. {PATHS[0]}")
-        return list(paths)
+    :param sides: the trees of the base and of the series
+    """
+    missing = [
+        path
+        for path in paths or PATHS
+        if path.startswith("/") or not any((tree / path.partition("::")[0]).exists() for tree in sides)
+    ]
+    if paths and missing:
+        raise UsageError(f"no such tests: {missing[0]}", f"give paths of the monorepo, e.g. {PATHS[0]}")
     if missing:
         ui.warn(f"{start[:12]} has no {', '.join(missing)}")
-    changed = changed_files(patched, start, tip, f":(glob){TESTS}/**/test_*.py")
-    return [*PATHS, *(file for file in changed if not any(Path(file).is_relative_to(path) for path in PATHS))]
+    modules = (start, "HEAD", "--", ":(glob)**/tests/**/test_*.py")
+    changed = git("diff", "--name-only", "--no-renames", "-z", *modules, cwd=sides[1]).split("\0")[:-1]
+    return list(paths) or [
+        *(path for path in PATHS if path not in missing),
+        *(file for file in changed if not any(Path(file).is_relative_to(path) for path in PATHS)),
+    ]
 
 
-def _run_both(
-    base: Side, patched: Side, chosen: Sequence[str], expression: str | None
-) -> tuple[Results, Results, Comparison]:
-    options = ["-k", expression] if expression else []
-    results = []
-    for side in (base, patched):
-        with ui.step(f"running upstream's unit tests on {side.name}"):
-            results.append(side.run("all", chosen, options))
-    if not any(results):
-        raise UsageError("no test was chosen", "see -k and --paths")
+def _run_side(
+    name: str, tree: Path, python: Path, chosen: Sequence[str], expression: str | None, raw: Path
+) -> Results:
+    """
+    Run the tests of one side.
 
-    def alone(tests: list[str]) -> tuple[Results, Results]:
-        again: tuple[dict, dict] = ({}, {})
-        with ui.step(f"running {len(tests)} tests that failed again, each alone"):
-            for number, test in enumerate(tests, start=1):
-                for side, before, found in zip((base, patched), results, again, strict=True):
-                    if test in before:
-                        found.update(side.run(f"alone-{number}", [test]))
-        return again
+    :param chosen: paths or node ids in the monorepo; those that ``tree`` lacks are left out
+    :param raw: directory for log and report
+    :raises PatchsetError: if pytest does not get to its end
+    """
+    tests = [path for path in chosen if (tree / path.partition("::")[0]).exists()]
+    if not tests:
+        return Results({}, {}, [], None)
+    log, report = raw / f"{name}.log", raw / f"{name}.jsonl"
+    home = tree.with_name(f"{name}-home")
+    home.mkdir()
+    command = [
+        *(python, "-m", "pytest", "-c", tree / "pyproject.toml", "--rootdir", tree, "--color=no"),
+        *("--continue-on-collection-errors", "-p", "no:cacheprovider", "--report-log", report),
+        *("--reruns", str(RERUNS), "--basetemp", home / "tmp", "--with-db-init"),
+        *(f"--{phase}-timeout={TEST_LIMIT}" for phase in ("setup", "execution", "teardown")),
+        *(["-k", expression] if expression else []),
+        *tests,
+    ]
+    variables = environment.variables(python) | {"AIRFLOW_HOME": str(home), "AIRFLOW_SOURCES": str(tree)}
+    _run_to_report(command, variables, tree, log, report)
+    results = read_report(report) if report.exists() else Results({}, {}, [], None)
+    if results.exit_code not in (0, 1, 5):  # 5: no test was chosen
+        code = "no report" if results.exit_code is None else f"exit code {results.exit_code}"
+        raise PatchsetError(f"pytest did not run all tests on {name}: {code}", f"see {display(log)}")
+    return results
 
-    def together(modules: list[str]) -> Results:
-        with ui.step("running again the modules of tests that failed and pass alone"):
-            return patched.run("modules", modules)
 
-    def changed_by(file: str) -> list[str]:
-        span = f"{base.commit}..{patched.commit}"
-        return git("log", "--reverse", "--format=%s", span, "--", file, cwd=patched.tree).splitlines()
+def _run_to_report(
+    command: Sequence[str | Path], variables: Mapping[str, str], tree: Path, log: Path, report: Path
+) -> None:
+    """
+    Run pytest until it has exited; if it does not exit once its report is complete, it is killed.
 
-    compared = compare(*results, alone, together, changed_by)
-    return results[0], results[1], compared
+    :raises PatchsetError: if the report is not complete within ``LIMIT`` seconds
+    """
+    deadline = time.monotonic() + LIMIT
+    with processes.Guarded.start(command, env=variables, cwd=tree, log=log) as process:
+        while not _is_complete(report):
+            if time.monotonic() > deadline:
+                raise PatchsetError(f"the unit tests hang: no end in {LIMIT:.0f} s", f"see {display(log)}")
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=1.0)
+                return
+        try:
+            process.wait(timeout=EXIT_LIMIT)
+        except subprocess.TimeoutExpired:
+            # Workers of stock's LocalExecutor can wait forever for a lock that one of them, killed by a test,
+            # has held. The interpreter joins them at its exit: pytest has told all, and never ends.
+            ui.warn(f"pytest does not exit after its last test, killed: see {display(log)}")
+            process.stop(grace=0)
 
 
-def counts(results: Results) -> Counter[str]:
-    """Return how many tests passed, failed and were skipped."""
-    return Counter(result.outcome for result in results.values())
+def _is_complete(report: Path) -> bool:
+    if not report.exists():
+        return False
+    with report.open("rb") as file:
+        file.seek(max(0, report.stat().st_size - 200))
+        return b'"SessionFinish"' in file.read()
 
 
 def summary(base: Results, patched: Results, compared: Comparison) -> str:
     """Return what is to be said about the two runs, as plain text."""
-    before, after = counts(base), counts(patched)
+    before, after = (Counter(results.outcomes.values()) for results in (base, patched))
     lines = [f"{'':<9}{'base':>8}{'patched':>9}"]
     lines += [f"{name:<9}{before[name]:>8}{after[name]:>9}" for name in (PASSED, FAILED, SKIPPED)]
-
-    def listed(title: str, tests: Iterable[str], reasons: Mapping[str, str]) -> None:
-        tests = list(tests)
-        lines.append(f"{title}: {len(tests)}")
-        lines.extend(f"  {test}" + (f": {reasons[test]}" if reasons.get(test) else "") for test in tests)
-
-    messages = {test: result.message for test, result in patched.items()}
-    gone = {
+    lines.append(f"{'flaky':<9}{len(base.flaky):>8}{len(patched.flaky):>9}  (passed when run again)")
+    reasons = {
         test: f"changed by {', '.join(map(repr, subjects))}" if subjects else "no patch changes its file"
         for test, subjects in compared.gone.items()
     }
-    listed("newly failing", compared.newly_failing, messages)
-    listed("newly passing", compared.newly_passing, {})
-    listed("failing on both", compared.failing_on_both, messages)
-    listed("flaky (failed on patched, then passed alone and with its module)", compared.flaky, messages)
-    listed("newly skipped", compared.newly_skipped, {})
-    listed("gone", compared.gone, gone)
-    lines.append(f"new, and not failing: {len(compared.new)}")
+    for title, tests, notes in (
+        ("newly failing", compared.newly_failing, patched.messages),
+        ("newly passing", compared.newly_passing, {}),
+        ("gone", compared.gone, reasons),
+    ):
+        lines.append(f"{title}: {len(tests)}")
+        lines += [f"  {test}: {notes[test]}" if notes.get(test) else f"  {test}" for test in tests]
     return "\n".join(lines)
 
 
-def write_raw(
-    file: Path, about: Mapping[str, object], base: Results, patched: Results, compared: Comparison
-) -> None:
+def _write(file: Path, about: dict, found: Mapping[str, Results], compared: Comparison) -> None:
     """Write all results as JSON."""
-    tests = {
-        test: {"base": _outcome(base, test), "patched": _outcome(patched, test)}
-        for test in sorted({*base, *patched})
-    }
-    data = {
-        **about,
+    data = about | {
         "machine": platform.platform(),
-        "counts": {"base": counts(base), "patched": counts(patched)},
+        "counts": {name: Counter(results.outcomes.values()) for name, results in found.items()},
         **vars(compared),
-        "messages": {test: result.message for test, result in patched.items() if result.message},
-        "tests": tests,
+        **{
+            part: {name: getattr(results, part) for name, results in found.items()}
+            for part in ("outcomes", "messages", "flaky")
+        },
     }
     file.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")

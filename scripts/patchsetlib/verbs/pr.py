@@ -10,15 +10,14 @@ from pathlib import Path
 
 from patchsetlib.patches import base as bases
 from patchsetlib.patches import series
-from patchsetlib.patches.base import Base
+from patchsetlib.patches.base import UPSTREAM, Base
 from patchsetlib.patches.series import Patch
 from patchsetlib.shell import git as gitlib
 from patchsetlib.shell import ui
 from patchsetlib.shell.paths import ROOT, display, work_dir
 from patchsetlib.upstream import clone as upstream
-from patchsetlib.upstream import prbody, pullrequest
-from patchsetlib.upstream.pullrequest import UPSTREAM, Branch
-from patchsetlib.upstream.remotes import project, remotes
+from patchsetlib.upstream import description, pullrequest
+from patchsetlib.upstream.pullrequest import Branch, web_addresses
 
 HELP = "make a branch and a description for one pull request to upstream"
 _NO_ADDRESS = "ADDRESS-OF-THE-PATCH-SET"
@@ -26,7 +25,9 @@ _NO_ADDRESS = "ADDRESS-OF-THE-PATCH-SET"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("base", metavar="BASE", help="for example main-c5e70a9; see patchset status")
-    parser.add_argument("patch", metavar="PATCH", help="its number, file name, or a part of its subject")
+    parser.add_argument(
+        "patch", metavar="PATCH", help="its number in the series, or a part of its file name or subject"
+    )
     parser.add_argument(
         "--source",
         metavar="CLONE",
@@ -56,11 +57,10 @@ def run(args: argparse.Namespace) -> int:
         clone = upstream.clone_with(base, revision)
     name = args.branch or patch.slug.lower()
     directory = (args.dir or work_dir() / base.name / "pr" / patch.slug.lower()).absolute()
-    links = prbody.Links(_address())
-    with ui.step(f"putting {patch.subject!r} on {revision} in {display(clone)}"):
-        branch = pullrequest.make(
-            patch, base, clone, revision, name, directory, lambda made: prbody.describe(made, clone, links)
-        )
+    branch = pullrequest.make(
+        *(patch, base, clone, revision, name, directory),
+        lambda made: description.describe(made, base, clone, _address()),
+    )
     if _NO_ADDRESS in branch.body.read_text(encoding="utf-8"):
         ui.warn(f"this repository has no remote to link to: replace {_NO_ADDRESS} in {display(branch.body)}")
     print("\n".join(_next(branch, clone)))
@@ -70,11 +70,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _warn(base: Base, patch: Patch) -> None:
     """Say what speaks against sending this patch."""
-    forms = [name for name in bases.all_bases() if not bases.load(name).released]
     if base.released:
         ui.warn(
-            f"the series of {base.name} leaves upstream's existing tests and documents as they are"
-            + (f"; for a pull request use that of {' or '.join(forms)}" if forms else "")
+            f"the series of {base.name} leaves upstream's existing tests and documents as they are; "
+            "for a pull request use that of a commit, see patchset status"
         )
     if applied := patch.trailer("Applied-Upstream"):
         ui.warn(f"{patch.name}: upstream has its own form of this: {applied}")
@@ -85,22 +84,21 @@ def _warn(base: Base, patch: Patch) -> None:
 
 def _address() -> str:
     """Return the address of this repository's files, as they are in its checked out commit."""
-    commit = gitlib.resolve("HEAD", ROOT)
-    for url in remotes(ROOT).values() if commit else ():
-        if found := project(url):
-            return f"{found.web}/blob/{commit}"
-    return _NO_ADDRESS
+    commit, addresses = gitlib.resolve("HEAD", ROOT), web_addresses(ROOT)
+    return f"{next(iter(addresses.values()))}/blob/{commit}" if commit and addresses else _NO_ADDRESS
 
 
 def _next(branch: Branch, clone: Path) -> Iterator[str]:
     """Yield the commands that come next, with a word on each."""
-    owner, remote = "YOU", f"https://{UPSTREAM.host}/YOU/{UPSTREAM.name}"
-    for name, url in remotes(clone).items():
-        fork = project(url)
-        if fork and fork.host == UPSTREAM.host and fork != UPSTREAM:
-            owner, remote = fork.owner, name
-            break
-    tests, body = prbody.tests_of(branch.commits[-1], clone), shlex.quote(str(branch.body))
+    forks = {
+        name: address
+        for name, address in web_addresses(clone).items()
+        if address.startswith("https://github.com/") and address != UPSTREAM
+    }
+    remote, fork = next(
+        iter(forks.items()), ("https://github.com/YOU/airflow", "https://github.com/YOU/airflow")
+    )
+    tests, body = description.tests_of(branch.patch), shlex.quote(str(branch.body))
     yield "# look at it, check it as upstream does"
     yield f"cd {shlex.quote(str(branch.tree))}"
     yield f"git log --patch {branch.start[:12]}.."
@@ -112,14 +110,6 @@ def _next(branch: Branch, clone: Path) -> Iterator[str]:
     yield "# send it"
     yield f"git push {remote} {branch.name}"
     yield (
-        f"gh pr create --draft --repo {UPSTREAM.owner}/{UPSTREAM.name} --base main "
-        f"--head {owner}:{branch.name} --title {shlex.quote(branch.patch.subject)} --body-file {body}"
+        f"gh pr create --draft --repo apache/airflow --base main --head {fork.split('/')[3]}:{branch.name} "
+        f"--title {shlex.quote(branch.patch.subject)} --body-file {body}"
     )
-    for file in branch.patch.created:
-        directory, _, name = file.rpartition("/")
-        if directory.endswith("/newsfragments"):
-            # Upstream wants it called after the pull request, which has no number before it is open.
-            new = f"{directory}/NUMBER.{name.partition('.')[2]}"
-            yield "# with the number of the pull request, when it is open"
-            yield f"git mv {shlex.quote(file)} {shlex.quote(new)}"
-            yield f"git commit --amend --no-edit && git push --force {remote} {branch.name}"
