@@ -18,6 +18,7 @@ from patchsetlib.patches import artifacts, series, source
 from patchsetlib.patches.base import Base
 from patchsetlib.patches.series import Patch
 from patchsetlib.shell import processes
+from patchsetlib.shell import uv as uvtool
 from patchsetlib.shell.git import git
 
 CONFTEST = """\
@@ -222,13 +223,14 @@ def compile_errors(base: Base, tree: Path, files: Sequence[str]) -> str:
 
 def ruff_errors(base: Base, tree: Path, files: Sequence[str]) -> str:
     """Return what ruff, in upstream's version and with its settings, says about ``files``."""
-    uv = Path(sys.executable).with_name("uv")
-    ruff = [uv, "tool", "run", "--quiet", "--python", sys.executable, f"ruff@{base.ruff}"]
+    ruff = [uvtool.executable(), "tool", "run", "--quiet", "--python", sys.executable, f"ruff@{base.ruff}"]
     options = ["--no-cache", "--force-exclude", *files]
     check = _complaints([*ruff, "check", "--no-fix", *options], tree)
     return check + _complaints([*ruff, "format", "--check", "--diff", *options], tree)
 
 
 def _complaints(command: Sequence[str | Path], tree: Path) -> str:
-    done = subprocess.run(command, cwd=tree, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=tree, env=uvtool.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
     return f"{done.stdout}{done.stderr}" if done.returncode else ""
