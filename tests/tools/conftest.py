@@ -27,7 +27,7 @@ def empty(_pristine, tmp_path) -> Repository:
 
 @pytest.fixture
 def repository(_with_series, tmp_path) -> Repository:
-    """A patch set with three patches; the last two change a file that an sdist does not carry."""
+    """A patch set with three patches; the last one only creates a file."""
     return sampleset.copy(_with_series, tmp_path)
 
 
@@ -40,7 +40,7 @@ def _with_commit_base(_pristine, tmp_path_factory) -> Repository:
 
 @pytest.fixture
 def commit_base(_with_commit_base, tmp_path) -> Repository:
-    """A patch set with a base that is a commit, and two patches for it; the first has a codemod."""
+    """A patch set with a base that is a commit, and two patches for it."""
     repository = sampleset.copy(_with_commit_base, tmp_path)
     toml = repository.root / "airflow-core" / samplecommit.NAME / "base.toml"
     old, new = _with_commit_base.upstream.as_uri(), repository.upstream.as_uri()

@@ -39,12 +39,13 @@ class Index:
     Serves files of ``PROJECT`` on a free port of the loopback interface.
 
     ``faults`` are used up one per download by the tool itself (not by uv): an HTTP status, or ``"cut"`` for
-    half of the file. While ``gate`` is not set, downloads are started and not finished; ``asked`` is set when
-    one has been started.
+    half of the file. ``sent`` has what is sent in place of a file that the index lists. While ``gate`` is not
+    set, downloads are started and not finished; ``asked`` is set when one has been started.
     """
 
     def __init__(self, files: dict[str, bytes]):
         self.files = files
+        self.sent: dict[str, bytes] = {}
         self.faults: list[int | str] = []
         self.downloads = 0
         self.gate = threading.Event()
@@ -88,12 +89,13 @@ class Index:
             self.gate.wait(60)
             self.downloads += 1
             # uv reads the wheel's metadata first and has its own way of trying again.
-            ours = "patchset" in request.headers.get("User-Agent", "")
+            ours = not request.headers.get("User-Agent", "").startswith("uv/")
             fault = self.faults.pop(0) if self.faults and ours else None
             if isinstance(fault, int):
                 self._send(request, fault, b"", "text/plain")
             else:
-                self._send(request, 200, self.files[name], "application/octet-stream", cut=fault == "cut")
+                content = self.sent.get(name, self.files[name])
+                self._send(request, 200, content, "application/octet-stream", cut=fault == "cut")
         else:
             self._send(request, 404, b"", "text/plain")
 

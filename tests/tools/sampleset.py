@@ -28,8 +28,8 @@ NOT_CARRIED = {
 BODY = """\
 The problem is that step 3 is wrong, which users notice as soon as they take more than two steps in a row.
 
-Changing the number where it is made is the smallest way. A table of numbers was discarded, since nobody
-reads it. Risk: whoever relied on the wrong number sees another one.
+Changing the number where it is made is the smallest way. Risk: whoever relied on the wrong number sees
+another one.
 """
 TRAILERS = "Exit-condition: upstream releases the same\nForwarded: no\n"
 
@@ -65,21 +65,22 @@ def tree_of(directory: Path) -> dict[str, bytes]:
 
 @dataclass
 class Repository:
-    """A copy of the patch set's tools with a base of its own, called 1.0."""
+    """A copy of the patch set's tools with a base of its own."""
 
     root: Path
     upstream: Path
     """A full clone of what the base was released from."""
     env: dict[str, str] = field(default_factory=lambda: dict(os.environ))
+    name: str = "1.0"
 
     @property
     def base(self) -> Path:
-        return self.root / "airflow-core" / "1.0"
+        return self.root / "airflow-core" / self.name
 
     @property
     def source(self) -> Path:
         """Where checkout puts a tree unless told otherwise."""
-        return self.root / "work" / "1.0" / "source"
+        return self.root / "work" / self.name / "source"
 
     @property
     def patches(self) -> list[Path]:
@@ -118,20 +119,20 @@ class Repository:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
         user_git("add", "--all", cwd=tree)
-        (tree.parent / "message").write_text(message(subject, **parts), encoding="utf-8")
-        user_git("commit", "--quiet", "--file", tree.parent / "message", cwd=tree)
+        user_git("commit", "--quiet", "--message", message(subject, **parts), cwd=tree)
 
 
-def _archive(directory: Path) -> Path:
-    """Write the sdist of the small project and return its path."""
-    path = directory / "demo_core-1.0.tar.gz"
+def sdist(directory: Path, project: str, files: dict[str, str]) -> tuple[Path, str]:
+    """Write the sdist of a small project and return its path and its SHA-256."""
+    name = f"{project.replace('-', '_')}-1.0"
+    path = directory / f"{name}.tar.gz"
     with tarfile.open(path, "w:gz") as tar:
-        for name, text in {"PKG-INFO": "Name: demo-core\n", **CARRIED}.items():
-            member = tarfile.TarInfo(f"demo_core-1.0/{name}")
+        for file, text in {"PKG-INFO": f"Name: {project}\n", **files}.items():
+            member = tarfile.TarInfo(f"{name}/{file}")
             member.size = len(text.encode())
             member.mode = 0o644
             tar.addfile(member, io.BytesIO(text.encode()))
-    return path
+    return path, hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _upstream(directory: Path) -> str:
@@ -151,13 +152,25 @@ def _upstream(directory: Path) -> str:
     return user_git("rev-parse", "HEAD", cwd=directory)
 
 
-def _base_toml(commit: str, sha256: str) -> str:
-    artifact = f'project = "demo-core"\nversion = "1.0"\nsha256 = "{sha256}"\n'
+def _base_toml(commit: str) -> str:
     return (
-        f'version = "1.0"\n[git]\ntag = "1.0"\ncommit = "{commit}"\n'
+        'version = "1.0"\ndefault = true\n'
+        f'[git]\ntag = "1.0"\ncommit = "{commit}"\ndate = "2025-01-01T00:00:00+00:00"\n'
         '[python]\nrange = ">=3.10"\nexclude-newer = "2025-01-01T00:00:00Z"\n'
-        f'[sdist]\n{artifact}date = "2025-01-01T00:00:00+00:00"\n[wheel]\n{artifact}'
     )
+
+
+def add_distribution(repository: Repository, project: str, directory: str, files: dict[str, str]) -> None:
+    """Give the base a distribution whose sdist has been downloaded."""
+    path, sha256 = sdist(repository.root.parent, project, files)
+    downloads = repository.root / "work" / "downloads" / sha256
+    downloads.mkdir(parents=True)
+    shutil.move(path, downloads)
+    with (repository.base / "base.toml").open("a", encoding="utf-8") as toml:
+        toml.write(
+            f'[[distribution]]\nproject = "{project}"\ndirectory = "{directory}"\nversion = "1.0"\n'
+            f'sdist = "{sha256}"\nwheel = "{sha256}"\n'
+        )
 
 
 def copy(repository: Repository, directory: Path) -> Repository:
@@ -176,55 +189,39 @@ def make(directory: Path) -> Repository:
     # The space and the non-ASCII letter are part of every test.
     top = directory / "patch sét"
     root, upstream = top / "set", top / "upstream"
-    ignore = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(SCRIPTS, root / "scripts", ignore=ignore)
-    commit = _upstream(upstream)
-    archive = _archive(top)
-    sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
-    downloads = root / "work" / "downloads" / sha256
-    downloads.mkdir(parents=True)
-    shutil.move(archive, downloads)
+    shutil.copytree(SCRIPTS, root / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
     repository = Repository(root, upstream)
     repository.base.mkdir(parents=True)
-    (repository.base / "base.toml").write_text(_base_toml(commit, sha256), encoding="utf-8")
+    (repository.base / "base.toml").write_text(_base_toml(_upstream(upstream)), encoding="utf-8")
+    add_distribution(repository, "demo-core", "airflow-core", CARRIED)
     (repository.base / "series").write_text("# The patches of 1.0.\n\n", encoding="utf-8")
     (repository.base / "cover-letter.md").write_text("In this order:\n\n", encoding="utf-8")
     return repository
 
 
 def make_with_series(pristine: Repository, directory: Path) -> Repository:
-    """Copy the patch set and give it three patches; the last two change a file that an sdist lacks."""
+    """Copy the patch set and give it three patches; the last one only creates a file."""
     repository = copy(pristine, directory)
-    tree = repository.root.parent / "full"
-    repository.ok("checkout", "1.0", "--source", repository.upstream, "--dir", tree)
-    first, second, guide, test = (
-        "airflow-core/src/airflow/first.py",
-        "airflow-core/src/airflow/second.py",
-        "airflow-core/docs/guide.rst",
-        "airflow-core/tests/unit/test_{}.py",
-    )
+    source, tests = "airflow-core/src/airflow", "airflow-core/tests/unit"
+    repository.ok("checkout", "1.0")
+    tree = repository.source
     repository.commit(
         tree,
         "[demo] Take the third step right",
         {
-            first: MODULE.replace("return 3\n", "return 33\n"),
-            test.format("third"): "def test_third():\n    pass\n",
+            f"{source}/first.py": MODULE.replace("return 3\n", "return 33\n"),
+            f"{tests}/test_third.py": "def test_third():\n    pass\n",
         },
     )
     repository.commit(
         tree,
-        "Take the seventh step right and say so in the guide",
+        "Take the seventh step right",
         {
-            second: MODULE.replace("return 7\n", "return 77\n"),
-            test.format("seventh"): "def test_seventh():\n    pass\n",
-            guide: NOT_CARRIED["docs/guide.rst"].replace("today", "since step 7"),
+            f"{source}/second.py": MODULE.replace("return 7\n", "return 77\n"),
+            f"{tests}/test_seventh.py": "def test_seventh():\n    pass\n",
         },
     )
-    repository.commit(
-        tree, "Say in the guide what a step is", {guide: "Guide\n=====\n\nWhat a step is — briefly.\n"}
-    )
-    repository.ok("export", "1.0", "--dir", tree)
-    user_git("worktree", "remove", "--force", tree, cwd=repository.upstream)
-    user_git("branch", "-D", "patchset/1.0", cwd=repository.upstream)
-    user_git("tag", "-d", "patchset-base/1.0", cwd=repository.upstream)
+    repository.commit(tree, "Say what a step is", {"airflow-core/docs/steps.rst": "A step — briefly.\n"})
+    repository.ok("export", "1.0")
+    shutil.rmtree(tree)
     return repository

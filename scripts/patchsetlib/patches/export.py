@@ -176,7 +176,10 @@ def _apply_again(base: Base, patches: Sequence[Patch], fresh: Path, scratch: Pat
 
     :raises PatchsetError: if they do not, e.g. because a message has a line that ends it for ``git am``
     """
-    applied = source.apply_patches(patches, base, fresh)
+    try:
+        applied = source.apply_patches(patches, base, fresh)
+    except PatchsetError as e:
+        raise PatchsetError(e.problem, f"git rebase -i {source.tag_name(base)}") from e
     again = format_commits(fresh, source.tag_name(base), "HEAD", scratch)
     for patch, path in zip(patches, again, strict=True):
         if (path.name, path.read_bytes()) != (patch.path.name, patch.path.read_bytes()):

@@ -82,23 +82,22 @@ def _rebase(name: str, tree: Path, start: str, tip: str) -> None:
     :param tip: the last one of the series there
     """
     where, tag = shlex.quote(display(tree)), f"patchset-base/{name}"
-    # Saved by git for --continue. Two sources differ in too many files for a guess at which were renamed.
-    rebase = ("rebase", "--strategy-option=no-renames", "--onto", tag, start)
-    compare = ("range-diff", f"{start}..{tip}", f"{tag}..patchset/{name}")
-    export = f"scripts/patchset export {name} --dir {where}"
+    # Two sources differ in too many files for a guess at which were renamed; git keeps this for --continue.
+    rebase = ("rebase", "--strategy-option=no-renames", "--onto", tag, start[:12])
+    compare = ("range-diff", f"{start[:12]}..{tip[:12]}", f"{tag}..patchset/{name}")
+    export = f"scripts/patchset export {name} --dir {where}" if name in bases.all_bases() else ""
     ui.info(f"git -C {where} {shlex.join(rebase)}")
     done = call(*rebase, cwd=tree)
-    for line in (done.out + done.err.replace("\r", "\n")).splitlines():
+    for line in (done.out + re.sub(r"Rebasing \(.*?\)\r", "", done.err)).splitlines():
         ui.info(line)
     if done.code:
+        steps = ["git rebase --continue (or --skip, --abort)", f"git {shlex.join(compare)}", export]
         raise PatchsetError(
-            "git rebase has stopped",
-            f"in {where}: resolve, git add, git rebase --continue (or --skip, --abort); "
-            f"then: git {shlex.join(compare)}; {export}",
+            f"git rebase has stopped in {where}", f"resolve there, git add, {', '.join(filter(None, steps))}"
         )
     ui.info(f"git -C {where} {shlex.join(compare)}")
     print(git(compare[0], "--no-color", *compare[1:], cwd=tree), end="")
-    if name in bases.all_bases():
+    if export:
         ui.info(f"to write airflow-core/{name}: {export}")
     print(tree)
 

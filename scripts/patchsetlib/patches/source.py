@@ -132,6 +132,8 @@ def apply_patches(patches: Sequence[Patch], base: Base, tree: Path) -> list[Appl
 
 
 def _apply(patch: Patch, base: Base, tree: Path) -> Applied:
+    if not patch.files:
+        raise PatchsetError(f"{patch.name} changes nothing", "drop it")
     path = patch.path.resolve()
     try:
         git(*_AM, path, cwd=tree)

@@ -239,9 +239,3 @@ def identity(cwd: str | os.PathLike) -> dict[str, str]:
             )
         variables |= {f"GIT_{who}_NAME": match[1], f"GIT_{who}_EMAIL": match[2]}
     return variables
-
-
-def git_dir(tree: Path, name: str = "") -> Path:
-    """Return the path of ``name`` in the git directory that belongs to this tree alone."""
-    path = git("rev-parse", "--absolute-git-dir", cwd=tree).rstrip("\n")
-    return Path(path) / name

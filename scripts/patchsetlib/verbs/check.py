@@ -14,7 +14,6 @@ from patchsetlib.shell import ui
 from patchsetlib.shell.errors import PatchsetError
 from patchsetlib.shell.paths import display
 from patchsetlib.upstream import clone as upstream
-from patchsetlib.upstream import staticchecks
 
 HELP = "find what is wrong with the patch files"
 
@@ -40,7 +39,10 @@ def run(args: argparse.Namespace) -> int:
         clone = _clone(base, args.source)
         with ui.step(f"checking {display(base.directory)}"):
             findings = list(check.check(base, clone))
-        findings += staticchecks.run(base, args.source)
+        if args.source:
+            from patchsetlib.upstream import staticchecks
+
+            findings += staticchecks.run(base, args.source)
         for finding in findings:
             print(finding)
         count += len(findings)
@@ -49,14 +51,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _clone(base: Base, given: Path | None) -> Path | None:
-    """Return the clone to check ``base`` with, and say so if there is none where one is needed."""
-    if given:
-        clones.verify_repository(given)
-        if not base.released:
-            clones.verify(base, given)
-        return given
+    """Return the clone to apply the patches of ``base`` in, and say so if one is needed and there is none."""
     if base.released:
         return None
+    if given:
+        clones.verify(base, given)
+        return given
     found = upstream.existing_clone(base)
     if found is None:
         ui.warn(
