@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture
 def summary(record_property):
-    """Return a function that adds a line to a section of pytest's summary, in whatever process a test runs."""
+    """Return a function that adds a line to a section of pytest's summary, whatever process it runs in."""
     return lambda section, line: record_property("summary", (section, line))
 
 

@@ -52,7 +52,9 @@ def known(base: bases.Base) -> dict[str, dict[str, list[str]]]:
 class Server:
     """The process that runs the scenarios of one variant."""
 
-    def __init__(self, base: bases.Base, variant: Variant, names: list[str], directory: Path, source: str | None):
+    def __init__(
+        self, base: bases.Base, variant: Variant, names: list[str], directory: Path, source: str | None
+    ):
         self.log = directory / "main.log"
         self.directory = directory
         self._results: dict[str, dict[str, Any]] = {}

@@ -2,8 +2,8 @@
 """
 Every fault that LocalExecutor is to stand, on stock Airflow and on the patched one.
 
-On stock those that ``faults.toml`` of the base names must fail: a test that passes there shows nothing. What stock
-does in others is a matter of chance or of other code, and shown only.
+On stock those that ``faults.toml`` of the base names must fail: a test that passes there shows nothing. What
+stock does in others is a matter of chance or of other code, and only shown.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commits of a series, each with a directory of its files and upstream's settings, and what runs there."""
+"""The commits of a series, each as a directory of files with upstream's settings, and what runs there."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Commit:
     @property
     def is_common(self) -> bool:
         """Whether other bases have the same patch."""
-        return is_common(self.patch.name)
+        return self.patch.name.startswith(series.COMMON)
 
     def changed(self, *patterns: str, since: str | None = None) -> list[str]:
         """Return the files matching ``patterns`` that differ from the parent (``since``) and exist here."""
@@ -98,11 +98,6 @@ class Commit:
         write_files(self.repository, f"{self.id}~1", tree)
         write_files(self.repository, self.id, tree, self.tests())
         write_settings(self.base, tree)
-
-
-def is_common(name: str) -> bool:
-    """Return whether a patch that ``series`` lists as ``name`` is the same on several bases."""
-    return name.startswith("../")
 
 
 def of_series(base: Base) -> list[Commit]:
@@ -181,8 +176,8 @@ def run_unit_tests(
         *(python, "-m", "pytest", "-c", tree / "pyproject.toml", "--rootdir", tree),
         *("--disable-capture-warnings", "--color=no", "--continue-on-collection-errors"),
         *("-p", "no:cacheprovider", "--basetemp", scratch / "tmp", "--junit-xml", report),
-        *(f"--{phase}-timeout={limit}" for phase in ("setup", "execution", "teardown")),
-        *(["--maxfail=1"] if first_failure else []),
+        *(f"--setup-timeout={limit}", f"--execution-timeout={limit}"),
+        *(("--maxfail=1", "--teardown-timeout=5") if first_failure else (f"--teardown-timeout={limit}",)),
         *files,
     ]
     variables = _variables(python, home) | {"AIRFLOW_SOURCES": str(tree)}

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.network
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     chosen = [bases.load(name) for name in metafunc.config.getoption("--base") or bases.all_bases()]
-    released = sorted((base for base in chosen if base.released), key=lambda base: base != bases.default())
+    released = sorted((base for base in chosen if base.released), key=lambda base: not base.is_default)
     for name, values in {"base": chosen, "released": released}.items():
         if name in metafunc.fixturenames:
             metafunc.parametrize(name, values, ids=lambda base: base.name)
@@ -42,12 +42,12 @@ def _commits(released: Iterable[Base], unit_tests: bool) -> Iterator:
     for base in released:
         for number, name in enumerate(series.names(base)):
             slug = series.slug(name)
-            if unit_tests and commits.is_common(name):
+            if unit_tests and name.startswith(series.COMMON):
                 if slug in seen:
                     continue
                 seen.add(slug)
             # The default base has nearly the same patches; what differs shows at the last commit.
-            marks = [pytest.mark.nightly] if unit_tests and base != bases.default() else []
+            marks = [pytest.mark.nightly] if unit_tests and not base.is_default else []
             yield pytest.param((base.name, number), id=f"{base.name}-{slug}", marks=marks)
 
 
@@ -96,7 +96,7 @@ def test_unit_tests_of_all_commits_pass_at_the_last(released, run, tmp_path):
     *_, last = _series(released.name)
     # What is common to several bases is tested on one of them.
     common = [f for c in _series(released.name) if c.is_common for f in c.tests()]
-    elsewhere = common if released != bases.default() else []
+    elsewhere = common if not released.is_default else []
     files = [f for f in last.tests(since=source.tag_name(released)) if f not in elsewhere]
     last.write(tmp_path / "tree")
     outcome = run(released, f"{released.name} with all patches", files)
@@ -119,8 +119,8 @@ def test_unit_tests_fail_without_the_patch(commit, run, tmp_path):
 
 @pytest.mark.nightly
 def test_common_unit_tests_pass_on_every_python(version, run, tmp_path):
-    released = sorted((b for b in map(bases.load, bases.all_bases()) if b.released), key=lambda b: not b.is_default)
-    base = next(base for base in released if version in SpecifierSet(base.python))
+    bases_here = sorted(map(bases.load, bases.all_bases()), key=lambda base: not base.is_default)
+    base = next(base for base in bases_here if base.released and version in SpecifierSet(base.python))
     common = [c for c in _series(base.name) if c.is_common]
     if not common:
         pytest.skip("no patch is common to several bases")

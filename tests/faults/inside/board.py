@@ -2,8 +2,8 @@
 """
 What tasks say: who runs what, how often, and to its end; and gates that they wait at.
 
-Memory in a file that all processes map, with a fixed place for each workload and no lock: a worker can be killed
-at any instant without harm to what others say.
+Memory in a file that all processes map, with a fixed place for each workload and no lock: a worker can be
+killed at any instant without harm to what others say.
 """
 
 from __future__ import annotations

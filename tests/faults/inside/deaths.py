@@ -86,35 +86,6 @@ def killed_after_reporting(pool: Pool) -> None:
     pool.goes_on()
 
 
-@scenario("receiving", "reporting", nightly=True)
-def killed_at_random_moments(pool: Pool, what: str) -> None:
-    pool.fill()
-    for number in range(40):
-        victim = pool.random.choice(pool.idle())
-        if what == "receiving":
-            indices = pool.queue(pool.parallelism, "nothing", size=LARGE // 4)
-        else:
-            kind = pool.random.choice(["plain", "large"])
-            indices = pool.busy("raise_at", f"{number} {kind}")
-            pool.board.open(number)
-        killer = _kill_soon(pool, victim, pool.random.uniform(0, 0.02))
-        pool.settle(indices)
-        os.waitpid(killer, 0)
-        pool.until(pool.is_idle, "not all workers are idle")
-    pool.goes_on()
-
-
-def _kill_soon(pool: Pool, victim: int, seconds: float) -> int:
-    """Kill a worker from another process, so that it happens while this one is in the executor's hands."""
-    pool.killed.add(victim)
-    pid = os.fork()
-    if pid == 0:
-        time.sleep(seconds)
-        system.kill(victim)
-        os._exit(0)
-    return pid
-
-
 STORMS = {"short": (300, 30), "long": (6000, 400)}
 """Numbers of workloads and kills."""
 
@@ -150,7 +121,7 @@ def storm(pool: Pool, length: str) -> None:
     pool.after_beat = kill_when_due
     pool.start()
     while len(pool.queued) < workloads:
-        # As a scheduler does, a few at a time; most tasks are short, so that many kills hit a worker between two.
+        # A few at a time, as a scheduler does. Most are short, so that many kills hit a worker between two.
         pool.queue(chance.randint(1, 16), "sleep", f"{chance.expovariate(100):.4f}")
         pool.settle(pool.queued[:-32])
     pool.settle()
@@ -168,6 +139,7 @@ def children_of_killed_workers_live_on(pool: Pool) -> None:
     """They hold what tells of the end of a worker; nothing may wait for them."""
     pool.fill()
     running = pool.busy("child", 1)
+    pool.until(lambda: all(pool.board.entry(index).child for index in running), "not all tasks start")
     pool.kill(map(pool.worker_of, running))
     pool.settle(running, "failed")
     pool.board.open(1)

@@ -53,11 +53,9 @@ def second_sigterm_to_busy_workers(pool: Pool) -> None:
     pool.fill()
     running = pool.busy("wait", 1)
     hit = pool.workers()
-    while set(hit) & set(pool.workers()):
-        pool.kill(hit, signal.SIGTERM)
-        pool.until(lambda ends=time.monotonic() + 0.2: time.monotonic() > ends, "")
-        pool.facts["signals"] = pool.facts.get("signals", 0) + 1
-        pool.require(pool.facts["signals"] < 5 * pool.settings.patience, "workers stay")
+    pool.after_beat = lambda: pool.kill(set(hit) & set(pool.workers()), signal.SIGTERM)
+    pool.until(lambda: not set(hit) & set(pool.workers()), "workers stay")
+    pool.after_beat = lambda: None
     pool.settle(running, "failed")
     pool.goes_on()
 

@@ -48,7 +48,7 @@ def descriptors_of_replaced_workers(pool: Pool) -> None:
     """A new worker has no more open than the first had."""
     pool.fill()
     first = [system.descriptors(pid) for pid in pool.idle()]
-    for number in range(3):
+    for _ in range(3):
         pool.kill(pool.idle())
         pool.queue(pool.parallelism, "sleep", "0.02")
         pool.settle()

@@ -10,6 +10,7 @@ import signal
 import time
 from pathlib import Path
 
+from inside import system
 from inside.pool import PAUSE, Pool
 from inside.registry import scenario
 from inside.tasks import BOARD_VARIABLE
@@ -36,33 +37,16 @@ def more_work_than_slots(pool: Pool, size: str) -> None:
     pool.end()
 
 
-@scenario(parallelism=2, nightly=True)
-def many_large_workloads(pool: Pool) -> None:
-    pool.start()
-    indices = pool.queue(3000, "nothing", size=100_000)
-    done = 0
-    while done < len(indices):
-        pool.settle(indices[done : done + 1], "success")
-        running = sum(e.starts > e.finishes for e in map(pool.board.entry, indices[done : done + 100]))
-        pool.expect(running <= pool.parallelism, f"{running} tasks at a time on {pool.parallelism} slots")
-        while done < len(indices) and pool.reports[indices[done]]:
-            done += 1
-    pool.end()
-
-
 @scenario()
 def large_workload_in_an_idle_scheduler(pool: Pool) -> None:
     """A heartbeat comes a second after the other: few of them must do."""
     pool.fill()
     index = pool.queue(1, "nothing", size=5_000_000)
-    beats = 0
-    while not pool.have_started(index):
-        pool.require(beats < 4, f"not sent after {beats} heartbeats")
+    for _ in range(3):
         pool.beat()
-        beats += 1
-        deadline = time.monotonic() + 1
-        while not pool.have_started(index) and time.monotonic() < deadline:
-            time.sleep(PAUSE)
+        # Until the next one, the workers read all that was sent.
+        pool.eventually(lambda: {"S"} == set(map(system.state, pool.workers())), "the workers do not rest")
+    pool.expect(pool.have_started(index), "not sent after 3 heartbeats")
     pool.settle(index, "success")
     pool.goes_on()
 

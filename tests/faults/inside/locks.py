@@ -11,9 +11,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from inside import tasks
@@ -49,41 +48,23 @@ LOCKS: dict[str, Callable[[], list[Any]]] = {
 }
 
 
-class Holder:
+def hold_at_forks(locks: list[Any]) -> None:
     """
-    A thread that holds locks at every fork of this process, and at no other time.
+    Have another thread hold ``locks`` at every fork of this process, and at no other time.
 
     So this process itself never waits for it, and it is as if each fork had hit the one wrong moment.
     """
+    thread = ThreadPoolExecutor(1)
 
-    def __init__(self, locks: list[Any]):
-        self._locks = locks
-        self._wanted, self._held, self._done, self._released = (threading.Semaphore(0) for _ in range(4))
-        threading.Thread(target=self._run, daemon=True).start()
-        os.register_at_fork(before=self._hold, after_in_parent=self._release)
+    def all_of_them(method: str) -> None:
+        thread.submit(lambda: [getattr(lock, method)() for lock in locks]).result()
 
-    def _run(self) -> None:
-        while True:
-            self._wanted.acquire()
-            with ExitStack() as stack:
-                for lock in self._locks:
-                    stack.enter_context(lock)
-                self._held.release()
-                self._done.acquire()
-            self._released.release()
-
-    def _hold(self) -> None:
-        self._wanted.release()
-        self._held.acquire()
-
-    def _release(self) -> None:
-        self._done.release()
-        self._released.acquire()
+    os.register_at_fork(before=lambda: all_of_them("acquire"), after_in_parent=lambda: all_of_them("release"))
 
 
 @scenario(*LOCKS)
 def lock_held_at_the_fork(pool: Pool, of: str) -> None:
-    Holder(LOCKS[of]())
+    hold_at_forks(LOCKS[of]())
     logging.getLogger().setLevel(logging.INFO)
     # All workers start and log: one that is wedged does not.
     pool.fill()
@@ -94,7 +75,7 @@ def lock_held_at_the_fork(pool: Pool, of: str) -> None:
 @scenario()
 def tasks_wait_for_a_lock_held_at_the_fork(pool: Pool) -> None:
     """Tasks that are lost to such a lock do not take the executor with them."""
-    Holder([tasks.lock])
+    hold_at_forks([tasks.lock])
     pool.start()
     pool.busy("lock")
     pool.queue(pool.parallelism, "nothing")

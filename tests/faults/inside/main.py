@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="print the names of all scenarios")
     parser.add_argument("--jobs", type=int, default=1, help="number of scenarios side by side")
     parser.add_argument("--start-method", default="fork", choices=multiprocessing.get_all_start_methods())
-    parser.add_argument("--patience", type=float, default=60.0, help="seconds after which work counts as lost")
+    parser.add_argument("--patience", type=float, default=60.0, help="seconds until work counts as lost")
     parser.add_argument("--directory", type=Path, help="for logs (default: a temporary one)")
     args = parser.parse_args()
     if args.list:
@@ -42,8 +42,8 @@ def main() -> int:
     os.dup2(2, 1)
     multiprocessing.set_start_method(args.start_method)
     # Before the forks, so that it is done once.
-    for module in ("airflow.executors.local_executor", "airflow.sdk.execution_time.supervisor", "inside.pool"):
-        importlib.import_module(module)
+    for module in ("executors.local_executor", "sdk.execution_time.supervisor"):
+        importlib.import_module(f"airflow.{module}")
     with tempfile.TemporaryDirectory(prefix="faults-") as temporary:
         directory = args.directory or Path(temporary)
         settings = warden.Settings(directory.absolute(), args.start_method, args.patience)

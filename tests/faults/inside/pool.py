@@ -65,8 +65,6 @@ class Pool:
         self.problems: list[str] = []
         self.broken: str | None = None
         """What went wrong in the scenario itself."""
-        self.facts: dict[str, Any] = {}
-        """What else to tell about the run."""
         self.reports: Counter[int] = Counter()
         self.states: dict[int, str] = {}
         self.queued: list[int] = []
@@ -108,9 +106,7 @@ class Pool:
         }
         self.problems += [f"{count} {what}" for what, count in counts.items() if count]
         self.problems += [f"raises in the scheduler: {what}" for what in self.raised]
-        result = {"problems": self.problems, "workloads": len(self.queued), "kills": len(self.killed)}
-        result |= {"broken": self.broken, **self.facts}
-        data = json.dumps(result).encode()
+        data = json.dumps({"problems": self.problems, "broken": self.broken}).encode()
         while data:
             data = data[os.write(self._fd, data) :]
         os._exit(0)
@@ -133,25 +129,19 @@ class Pool:
     def _on_alarm(self, number: int, frame: Any) -> None:
         # Workers inherit it.
         if os.getpid() == self._pid:
-            print("hangs here:", *traceback.format_stack(frame, limit=8), sep="\n", file=sys.stderr, flush=True)
+            print("hangs here:", *traceback.format_stack(frame, limit=8), file=sys.stderr, flush=True)
             self.problems.append(f"{self._calling}() hangs")
             self.tell()
 
     # Calls
 
-    def call(self, name: str, *args: Any, expected: tuple[type[BaseException], ...] = ()) -> None:
-        """
-        Call a method of the executor. One that hangs ends the scenario.
-
-        :param expected: exceptions that it may raise, because the scenario sees to that
-        """
+    def call(self, name: str, *args: Any) -> None:
+        """Call a method of the executor. One that hangs ends the scenario."""
         self._calling = name
         signal.setitimer(signal.ITIMER_REAL, self.settings.patience)
         waited, worked, started = system.seconds_waited_for_cpu(), time.process_time(), time.monotonic()
         try:
             getattr(self.executor, name)(*args)
-        except expected:
-            pass
         except BaseException as e:
             traceback.print_exc()
             self.raised[f"{name}: {type(e).__name__}: {str(e)[:80]}"] += 1
@@ -161,7 +151,6 @@ class Pool:
         held_up -= system.seconds_waited_for_cpu() - waited
         # A fork server that is starting imports Airflow first.
         if name in ("heartbeat", "queue_workload") and self.settings.start_method == "fork":
-            self.facts["held up for"] = round(max(self.facts.get("held up for", 0), held_up), 2)
             self.expect(held_up < HELD_UP, f"{name}() is held up for {held_up:.1f} s")
         self._collect()
 
@@ -262,7 +251,7 @@ class Pool:
         return len(self.idle()) == self.parallelism
 
     def fill(self, gate: int = 63) -> None:
-        """Start, and have all workers idle that have run something, also if they are started only for work."""
+        """Start, and have all workers idle that have run something, also those started only for work."""
         self.start()
         self.busy("wait", gate)
         self.board.open(gate)

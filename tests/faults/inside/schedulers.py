@@ -35,7 +35,7 @@ class Scheduler:
         self.pid = os.fork()
         if self.pid == 0:
             _be_scheduler(pool, function)
-        pool.eventually(lambda: pool.board.is_open(READY) or self.has_ended(), "the scheduler does not get ready")
+        pool.eventually(lambda: pool.board.is_open(READY) or self.has_ended(), "the scheduler is never ready")
 
     def has_ended(self) -> bool:
         if self.exit_code is None:

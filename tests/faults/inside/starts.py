@@ -56,7 +56,8 @@ def fork_refused(pool: Pool, when: str) -> None:
     while time.monotonic() < ends:
         pool.beat()
         time.sleep(PAUSE)
-    pool.expect(system.descriptors() <= before, f"{system.descriptors()} descriptors, {before} before")
+    more = system.descriptors() - before
+    pool.expect(more <= 0, f"{more} descriptors more")
     # A pool without a pause would try hundreds of times.
     pool.expect(forks.refused <= 20, f"tries {forks.refused} times in {REFUSED:g} s")
     if when == "half way":
@@ -96,7 +97,8 @@ def process_wide_setting(pool: Pool, name: str) -> None:
         pool.kill(pool.idle()[:2])
         pool.settle(pool.queue(pool.parallelism, "sleep", "0.05"))
         pool.until(pool.is_full, "the pool is not complete again")
-    pool.expect(system.descriptors() <= descriptors, f"{system.descriptors()} descriptors, {descriptors} before")
+    more = system.descriptors() - descriptors
+    pool.expect(more <= 0, f"{more} descriptors more")
     after = _collector(), signal.getsignal(signal.SIGCHLD), socket.getdefaulttimeout()
     pool.expect(after == before, f"left behind {after}, was {before}")
     pool.goes_on()

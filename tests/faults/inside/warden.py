@@ -65,7 +65,7 @@ def run(scenario: Scenario, settings: Settings) -> dict[str, Any]:
         _play(scenario, settings, Path(f"{place}.board"), write_end)
     os.close(write_end)
     data = _read(read_end, pid, settings.limit)
-    result = json.loads(data) if data else {"problems": ["killed: no result in time"]}
+    result = json.loads(data) if data else {"problems": ["killed: no result in time"], "broken": None}
     if not result["problems"] and (left := _left(settings.patience)):
         result["problems"].append(f"{len(left)} processes left: {sorted(set(left))}")
     _kill_all()
