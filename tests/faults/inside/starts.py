@@ -39,10 +39,15 @@ class Forks:
         return self._fork()
 
 
-@scenario("at the start", "half way", "of replacements")
+@scenario("at the start", "half way", "of replacements", "of those for retired workers")
 def fork_refused(pool: Pool, when: str) -> None:
     """The pool does with what it has, and tries again, but not all the time."""
-    if when == "of replacements":
+    if when == "of those for retired workers":
+        os.environ["AIRFLOW__LOCAL_EXECUTOR__RENEW_IDLE_WORKERS_AFTER"] = "0.1"
+        pool.executor = type(pool.executor)(parallelism=pool.parallelism)
+        pool.fill()
+        forks = Forks(0, errno.EAGAIN)
+    elif when == "of replacements":
         pool.fill()
         forks = Forks(0, errno.EAGAIN)
         running = pool.busy()
@@ -60,7 +65,7 @@ def fork_refused(pool: Pool, when: str) -> None:
     pool.expect(more <= 0, f"{more} descriptors more")
     # A pool without a pause would try hundreds of times.
     pool.expect(forks.refused <= 20, f"tries {forks.refused} times in {REFUSED:g} s")
-    if when == "half way":
+    if when in ("half way", "of those for retired workers"):
         pool.settle(work, "success")
     forks.allowed = 1000
     # There is work for every worker, so those that are started only for work are started as well.
