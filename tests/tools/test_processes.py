@@ -153,12 +153,9 @@ def test_command_does_not_inherit_pythons_signals_and_descriptors():
 
 
 @pytest.mark.parametrize("command", ["no-such-command-anywhere", "/", __file__])
-def test_command_that_cannot_be_run(command):
+def test_command_that_cannot_be_run(command, tmp_path):
     with pytest.raises(PatchsetError, match="cannot run"):
         processes.run([command])
-
-
-def test_directory_that_does_not_exist(tmp_path):
     with pytest.raises(PatchsetError, match=r"cannot run true in .*missing.*No such file"):
         processes.run(["true"], cwd=tmp_path / "missing")
 

@@ -2,6 +2,6 @@
 """
 An Airflow on disk.
 
-uv makes an environment of a base's ``constraints.txt`` (``environment``). Of a source tree with the series, and
-of the published wheels, come patched wheels (``wheel``), which go on top. The result is the path of a Python.
+uv makes an environment of a base's ``constraints.txt`` (``environment``). A source tree with the series and
+the published wheels make patched wheels (``wheel``), which go on top. The result is the path of a Python.
 """

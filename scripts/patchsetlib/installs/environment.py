@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,11 +25,10 @@ from patchsetlib.shell import ui
 from patchsetlib.shell import uv as uvtool
 from patchsetlib.shell.errors import PatchsetError, UsageError
 from patchsetlib.shell.paths import work_dir
-from patchsetlib.shell.staging import remove_tree, staged
+from patchsetlib.shell.staging import staged
 
 VARIABLE = "PATCHSET_PYTHON"
 _STATE = "patchset.json"
-_TEST_PINS = ("test-constraints.txt", "test-unchecked.txt")
 
 
 def python(base: Base, patched: bool, python_version: str | None = None) -> Path:
@@ -66,7 +66,8 @@ def _ready(base: Base, kind: str, asked: str | None) -> Path:
     base.require_release()
     request, version = _choose(base, asked or os.environ.get(VARIABLE))
     place = work_dir() / base.name / f"python-{version}" / kind
-    pins = [base.directory / name for name in (_TEST_PINS if kind == "test" else ("constraints.txt",))]
+    test_pins = [base.test_constraints, base.directory / "test-unchecked.txt"]
+    pins = test_pins if kind == "test" else [base.constraints]
     wheels = patched_wheels(base) if kind == "patched" else []
     wanted = {
         "pins": [_sha256(path) for path in pins],
@@ -112,7 +113,7 @@ def _choose(base: Base, asked: str | None) -> tuple[str, str]:
 
 def _build(place: Path, request: str, pins: list[Path], state: dict) -> None:
     """Make an environment in place of the one that may be there."""
-    remove_tree(place)
+    shutil.rmtree(place, ignore_errors=True)
     try:
         with staged(place) as building:
             options = ("--no-project", "--allow-existing", "--prompt", f"airflow-{place.name}")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,25 +14,13 @@ from patchsetlib.shell.errors import PatchsetError
 from patchsetlib.shell.paths import display
 
 
-def remove_tree(path: Path) -> None:
-    """Remove a directory with all that is in it; it is no error if it is not there."""
-    shutil.rmtree(path, ignore_errors=True)
-
-
 @contextmanager
-def staged(
-    target: Path,
-    *,
-    discard: Callable[[Path], None] = remove_tree,
-    publish: Callable[[Path, Path], None] = os.rename,
-) -> Iterator[Path]:
+def staged(target: Path) -> Iterator[Path]:
     """
     Give an empty directory beside ``target`` to build in; on success it becomes ``target``.
 
     On any exception it is removed. What SIGKILL leaves has a hidden name beside ``target``.
 
-    :param discard: removes a directory that was built in part
-    :param publish: moves the finished directory to ``target``
     :raises PatchsetError: if ``target`` exists or its place cannot be written
     """
     target = target.absolute()
@@ -49,7 +37,6 @@ def staged(
         yield building
         if os.path.lexists(target):
             raise PatchsetError(f"{display(target)} was made by another run meanwhile", "use that one")
-        publish(building, target)
-    except BaseException:
-        discard(building)
-        raise
+        os.rename(building, target)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
