@@ -57,9 +57,18 @@ PATCHES = {
         STEPS: FILES[STEPS].replace("return 3\n", "return 33\n"),
         f"{UNIT}/test_third.py": "def test_third():\n    pass\n",
     },
-    "Test other things": {f"{UNIT}/test_old.py": "def test_other():\n    pass\n"},
+    "Test other things": {
+        f"{UNIT}/test_old.py": "def test_other():\n    pass\n",
+        "task-sdk/tests/test_sdk.py": "def test_sdk():\n    pass\n",
+    },
 }
-OLD = {f"{UNIT}/test_three.py": TESTS, f"{UNIT}/test_old.py": "def test_old():\n    pass\n"}
+OLD = {
+    f"{UNIT}/test_three.py": TESTS,
+    f"{UNIT}/test_old.py": "def test_old():\n    pass\n",
+    # A distribution with settings of its own.
+    "task-sdk/pyproject.toml": "[tool.pytest.ini_options]\n",
+    "task-sdk/tests/conftest.py": FULL["airflow-core/tests/conftest.py"],
+}
 
 
 def test_compare():
@@ -128,21 +137,26 @@ def test_last_attempt_counts(tmp_path):
         report("expected", "setup", "passed"),
         report("expected", "call", "skipped"),
     ]
-    file = tmp_path / "report.jsonl"
+    file, results = tmp_path / "report.jsonl", Results()
     file.write_text("".join(f"{json.dumps(entry)}\n" for entry in entries))
-    outcomes = {
-        "broken.py": "failed",
-        "flaky": "passed",
-        "bad": "failed",
-        "teardown": "failed",
-        "skipped": "skipped",
-        "expected": "skipped",
+    assert read_report(file, "core", results) is None
+    assert results.outcomes == {
+        "core/broken.py": "failed",
+        "core/flaky": "passed",
+        "core/bad": "failed",
+        "core/teardown": "failed",
+        "core/skipped": "skipped",
+        "core/expected": "skipped",
     }
-    messages = {"broken.py": "E", "bad": "AssertionError: first", "teardown": "OSError"}
-    assert read_report(file) == Results(outcomes, messages, ["flaky"], None)
+    assert results.messages == {
+        "core/broken.py": "E",
+        "core/bad": "AssertionError: first",
+        "core/teardown": "OSError",
+    }
+    assert results.flaky == ["core/flaky"]
     with file.open("a") as report_file:
         report_file.write('{"exitstatus": 1, "$report_type": "SessionFinish"}\n')
-    assert read_report(file).exit_code == 1
+    assert read_report(file, "core", Results()) == 1
 
 
 def test_pytest_that_does_not_exit_is_killed_once_its_report_is_complete(tmp_path, monkeypatch, capfd):
@@ -218,8 +232,11 @@ def test_series_that_breaks_nothing_on_another_commit(patch_set):
     assert done.returncode == 0, done.stderr
     raw = json.loads(Path(done.stdout.splitlines()[-1]).read_text())
     assert raw["commit"] == git(patch_set.upstream, "rev-parse", "HEAD")
-    tested = [f"{UNIT}/test_old.py::test_other", f"{UNIT}/test_third.py::test_third"]
-    assert sorted(raw["outcomes"]["patched"]) == tested
+    assert sorted(raw["outcomes"]["patched"]) == [
+        f"{UNIT}/test_old.py::test_other",
+        f"{UNIT}/test_third.py::test_third",
+        "task-sdk/tests/test_sdk.py::test_sdk",
+    ]
     assert "has no airflow-core/tests/unit/executors, " in done.stderr
 
 
@@ -230,7 +247,7 @@ def test_pytest_that_does_not_get_to_its_end(tmp_path):
     done = run(patch_set, "--paths", f"{UNIT}/test_end.py")
     assert done.returncode == 1
     problem, _, log = done.stderr.rstrip("\n").rpartition("; see ")
-    assert problem.endswith("pytest did not run all tests on base: no report")
+    assert problem.endswith("pytest did not run all tests of base-airflow-core: it ended without a report")
     assert (patch_set.root / log).is_file()
 
 

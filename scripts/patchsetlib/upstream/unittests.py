@@ -2,8 +2,9 @@
 """
 Upstream's own unit tests on a full checkout: the base against the base with the series.
 
-Each side has a worktree, an environment, an ``AIRFLOW_HOME`` and a database of its own. One runs after the
-other, and each in one process: the tests of a side share its database, and some listen on fixed ports.
+Each side has a worktree and an environment of its own. One runs after the other, and each distribution of
+the monorepo in one process with an ``AIRFLOW_HOME`` of its own: its tests share a database, some listen on
+fixed ports, and the settings of two distributions contradict each other.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from patchsetlib.patches import clone as clones
@@ -40,7 +41,7 @@ PATHS = (
 # that pytest gets to exit after its report is complete.
 LIMIT = 3600.0
 TEST_LIMIT = 60
-EXIT_LIMIT = 10.0
+EXIT_LIMIT = 60.0
 # How often a test that fails is run again; one that then passes is flaky, which is no difference.
 RERUNS = 2
 
@@ -49,16 +50,14 @@ PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 
 @dataclass(frozen=True)
 class Results:
-    """What one run of pytest came to."""
+    """What the tests of one side came to; a node id is the path in the monorepo, ``::``, and the test."""
 
-    outcomes: Mapping[str, str]
+    outcomes: dict[str, str] = field(default_factory=dict)
     """Node id of a test, or of a module that fails, to ``passed``, ``failed`` or ``skipped``."""
-    messages: Mapping[str, str]
+    messages: dict[str, str] = field(default_factory=dict)
     """Of those that failed: the first line of what they say."""
-    flaky: list[str]
+    flaky: list[str] = field(default_factory=list)
     """Those that failed first, and passed when they were run again."""
-    exit_code: int | None
-    """As in pytest's report; None if that ends before pytest has."""
 
 
 @dataclass(frozen=True)
@@ -92,15 +91,22 @@ def compare(
     return Comparison(newly(FAILED), [test for test in newly(PASSED) if base.get(test) == FAILED], gone)
 
 
-def read_report(report: Path) -> Results:
-    """Return what ``report``, written by pytest-reportlog, says."""
+def read_report(report: Path, distribution: str, results: Results) -> int | None:
+    """
+    Add what ``report``, written by pytest-reportlog, says.
+
+    :param distribution: directory of the monorepo, which may be what pytest took for the root of its node ids
+    :return: pytest's exit code; None if the report ends before pytest has
+    """
     outcomes: dict[str, str] = {}
     messages: dict[str, str] = {}
     repeated: set[str] = set()
     exit_code = None
     for line in report.read_text(encoding="utf-8").splitlines():
         entry = json.loads(line)
-        test, outcome = entry.get("nodeid"), entry.get("outcome")
+        outcome, test = entry.get("outcome"), entry.get("nodeid", "")
+        if not Path(test).is_relative_to(distribution):
+            test = f"{distribution}/{test}"
         if entry["$report_type"] == "SessionFinish":
             exit_code = entry["exitstatus"]
         elif outcome == FAILED:
@@ -111,12 +117,10 @@ def read_report(report: Path) -> Results:
         elif entry["$report_type"] == "TestReport" and (entry["when"] == "setup" or outcome == SKIPPED):
             # Each attempt begins with the setup, so the last attempt decides.
             outcomes[test] = outcome
-    return Results(
-        outcomes,
-        {test: message for test, message in messages.items() if outcomes[test] == FAILED},
-        sorted(test for test in repeated if outcomes.get(test) == PASSED),
-        exit_code,
-    )
+    results.outcomes.update(outcomes)
+    results.messages.update({test: text for test, text in messages.items() if outcomes[test] == FAILED})
+    results.flaky.extend(sorted(test for test in repeated if outcomes.get(test) == PASSED))
+    return exit_code
 
 
 def _first_line(representation: str | dict) -> str:
@@ -161,7 +165,7 @@ def run(
         for name, tree in sides.items():
             python = environment.install(base, tree, start, directory / f"{name}-python", python_version)
             with ui.step(f"running upstream's unit tests on {name}"):
-                found[name] = _run_side(name, tree, python, chosen, expression, raw)
+                found[name] = _run_side(tree, python, chosen, expression, raw)
     if not any(results.outcomes for results in found.values()):
         raise UsageError("no test was chosen", "see -k and --paths")
     compared = compare(found["base"].outcomes, found["patched"].outcomes, changed_by)
@@ -196,41 +200,47 @@ def _chosen(sides: Sequence[Path], start: str, paths: Sequence[str]) -> list[str
     ]
 
 
-def _run_side(
-    name: str, tree: Path, python: Path, chosen: Sequence[str], expression: str | None, raw: Path
-) -> Results:
+def _run_side(tree: Path, python: Path, chosen: Sequence[str], expression: str | None, raw: Path) -> Results:
     """
     Run the tests of one side.
 
     :param chosen: paths or node ids in the monorepo; those that ``tree`` lacks are left out
-    :param raw: directory for log and report
+    :param raw: directory for logs and reports
     :raises PatchsetError: if pytest does not get to its end
     """
-    tests = [path for path in chosen if (tree / path.partition("::")[0]).exists()]
-    if not tests:
-        return Results({}, {}, [], None)
-    log, report = raw / f"{name}.log", raw / f"{name}.jsonl"
-    home = tree.with_name(f"{name}-home")
-    home.mkdir()
-    command = [
-        *(python, "-m", "pytest", "-c", tree / "pyproject.toml", "--rootdir", tree, "--color=no"),
-        *("--continue-on-collection-errors", "-p", "no:cacheprovider", "--report-log", report),
-        *("--reruns", str(RERUNS), "--basetemp", home / "tmp", "--with-db-init"),
-        *(f"--{phase}-timeout={TEST_LIMIT}" for phase in ("setup", "execution", "teardown")),
-        *(["-k", expression] if expression else []),
-        *tests,
-    ]
-    variables = environment.variables(python) | {"AIRFLOW_HOME": str(home), "AIRFLOW_SOURCES": str(tree)}
-    _run_to_report(command, variables, tree, log, report)
-    results = read_report(report) if report.exists() else Results({}, {}, [], None)
-    if results.exit_code not in (0, 1, 5):  # 5: no test was chosen
-        code = "no report" if results.exit_code is None else f"exit code {results.exit_code}"
-        raise PatchsetError(f"pytest did not run all tests on {name}: {code}", f"see {display(log)}")
+    tests: dict[str, list[Path]] = {}
+    for path in chosen:
+        if (tree / path.partition("::")[0]).exists():
+            parents = Path(path.partition("::")[0]).parents
+            distribution = next(parent for parent in parents if (tree / parent / "pyproject.toml").is_file())
+            tests.setdefault(str(distribution), []).append(tree / path)
+    results = Results()
+    for distribution, paths in tests.items():
+        name = f"{tree.name}-{distribution.replace('/', '-')}"
+        log, report, home = raw / f"{name}.log", raw / f"{name}.jsonl", tree.with_name(f"{name}-home")
+        home.mkdir()
+        command = [
+            *(python, "-m", "pytest", "--color=no", "--continue-on-collection-errors"),
+            *("-p", "no:cacheprovider", "--report-log", report, "--basetemp", home / "tmp"),
+            *("--reruns", str(RERUNS), "--with-db-init"),
+            *(f"--{phase}-timeout={TEST_LIMIT}" for phase in ("setup", "execution", "teardown")),
+            *(["-k", expression] if expression else []),
+            *paths,
+        ]
+        variables = environment.variables(python) | {"AIRFLOW_HOME": str(home), "AIRFLOW_SOURCES": str(tree)}
+        _run_to_report(command, variables, tree / distribution, log, report)
+        code = read_report(report, distribution, results) if report.exists() else None
+        if code not in (0, 1, 5):  # 5: no test was chosen
+            raise PatchsetError(
+                f"pytest did not run all tests of {name}: "
+                + ("it ended without a report" if code is None else f"exit code {code}"),
+                f"see {display(log)}",
+            )
     return results
 
 
 def _run_to_report(
-    command: Sequence[str | Path], variables: Mapping[str, str], tree: Path, log: Path, report: Path
+    command: Sequence[str | Path], variables: Mapping[str, str], cwd: Path, log: Path, report: Path
 ) -> None:
     """
     Run pytest until it has exited; if it does not exit once its report is complete, it is killed.
@@ -238,7 +248,7 @@ def _run_to_report(
     :raises PatchsetError: if the report is not complete within ``LIMIT`` seconds
     """
     deadline = time.monotonic() + LIMIT
-    with processes.Guarded.start(command, env=variables, cwd=tree, log=log) as process:
+    with processes.Guarded.start(command, env=variables, cwd=cwd, log=log) as process:
         while not _is_complete(report):
             if time.monotonic() > deadline:
                 raise PatchsetError(f"the unit tests hang: no end in {LIMIT:.0f} s", f"see {display(log)}")
