@@ -12,12 +12,10 @@ from pathlib import Path
 
 import pytest
 import sampleset
-from sampleset import CARRIED, tree_of, user_git
+from sampleset import CARRIED, user_git
 
 import patchsetlib.patches.base
 from patchsetlib.patches import source
-from patchsetlib.shell.errors import PatchsetError
-from patchsetlib.shell.staging import staged
 
 BRANCH = "patchset/1.0"
 TAG = "patchset-base/1.0"
@@ -116,24 +114,6 @@ def test_inside_another_repository(repository, tmp_path):
     repository.ok("export", "1.0", "--dir", outer / "a" / "tree", "--check")
 
 
-def test_git_variables_are_ignored(repository, tmp_path):
-    """As when the tool is called from a git hook or alias."""
-    trap = tmp_path / "trap"
-    trap.mkdir()
-    user_git("init", "--quiet", cwd=trap)
-    env = repository.env | {
-        "GIT_DIR": str(trap / ".git"),
-        "GIT_WORK_TREE": str(trap),
-        "GIT_INDEX_FILE": str(trap / "index"),
-        "GIT_OBJECT_DIRECTORY": str(trap / ".git/objects"),
-        "GIT_CONFIG_PARAMETERS": "'format.suffix'='.txt'",
-    }
-    before = tree_of(trap)
-    repository.ok("checkout", "1.0", env=env)
-    repository.ok("export", "1.0", "--check", env=env)
-    assert tree_of(trap) == before
-
-
 # A worktree of a clone
 
 
@@ -228,15 +208,6 @@ def test_existing_directory(repository, tmp_path, kind):
     assert "target exists; remove it or name another directory with --dir" in line
 
 
-def test_unwritable_place(repository, tmp_path):
-    (tmp_path / "file").write_text("")
-    line = repository.fails("checkout", "1.0", "--dir", tmp_path / "file" / "below" / "tree")
-    assert "cannot write to" in line
-    env = repository.env | {"PATCHSET_WORK": str(tmp_path / "file" / "work")}
-    line = repository.fails("checkout", "1.0", env=env)
-    assert "set PATCHSET_WORK to a directory you can write to" in line
-
-
 def test_hash_mismatch_is_never_used(repository):
     """A damaged download is not trusted, and without an index there is no other."""
     (archive,) = (repository.root / "work" / "downloads").glob("*/*")
@@ -262,18 +233,7 @@ def test_cached_tree(repository, monkeypatch):
     assert source.cached_tree(base, patched=False) == stock
 
 
-def test_staged_keeps_what_another_run_builds(tmp_path):
-    target = tmp_path / "target"
-    with pytest.raises(PatchsetError, match="was made by another run meanwhile"), staged(target) as first:
-        (first / "first").write_text("")
-        with staged(target) as second:
-            (second / "second").write_text("")
-    assert [path.name for path in tmp_path.iterdir()] == ["target"]
-    assert [path.name for path in target.iterdir()] == ["second"]
-
-
-@pytest.mark.parametrize("kind", ["sdist", "clone"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("kind", "number"), [("sdist", signal.SIGINT), ("clone", signal.SIGTERM)])
 def test_stopped(repository, full, tmp_path, kind, number):
     """A git in front of the real one waits after the first patch, so the moment is exact."""
     real, directory = shutil.which("git"), tmp_path / "bin"

@@ -49,7 +49,6 @@ def test_load(base):
     assert first.trailer("Bug") is None
     assert first.files == ("airflow-core/src/airflow/first.py", "airflow-core/tests/unit/test_third.py")
     assert first.created == {"airflow-core/tests/unit/test_third.py"}
-    assert first.author == "Airflow LocalExecutor patch set <patchset@invalid>"
     assert second.created == {"airflow-core/tests/unit/test_seventh.py"}
     assert third.created == {*third.files} == {"airflow-core/docs/steps.rst"}
 

@@ -14,7 +14,7 @@ from patchsetlib.patches import base as bases
 from patchsetlib.patches import clone as clones
 from patchsetlib.patches import series, source
 from patchsetlib.patches.base import Base
-from patchsetlib.patches.export import AUTHOR, format_commits
+from patchsetlib.patches.export import format_commits
 from patchsetlib.patches.series import Patch
 from patchsetlib.shell.errors import PatchsetError
 from patchsetlib.shell.git import call, git
@@ -132,7 +132,6 @@ def message(patch: Patch) -> Iterator[Finding]:
             not _FORWARDED.fullmatch(forwarded),
             f"trailer 'Forwarded: {forwarded}' is not no, not-needed or a URL",
         ),
-        (patch.author != AUTHOR, f"the author is {patch.author}, not {AUTHOR}"),
     ]
     for key in patch.trailers:
         rules.append((key not in TRAILERS, f"unknown trailer '{key}:'; known: {', '.join(TRAILERS)}"))

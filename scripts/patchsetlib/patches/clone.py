@@ -59,6 +59,13 @@ def remove_worktree(clone: Path, tree: Path, branch: str) -> None:
     git("branch", "--quiet", "-D", branch, cwd=clone, check=False)
 
 
+def forget_removed_tree(base: Base, clone: Path) -> None:
+    """Drop the branch of a worktree that was deleted with ``rm``, as that of an sdist tree goes with it."""
+    git("worktree", "prune", cwd=clone)
+    # git refuses to delete the branch of a worktree that is still there.
+    git("branch", "--quiet", "-D", source.branch_name(base), cwd=clone, check=False)
+
+
 def verify(base: Base, clone: Path) -> None:
     """
     Make sure that ``clone`` is one, and has the commit of ``base``.

@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
-import signal
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,27 +55,21 @@ class Export:
 
     def write(self) -> None:
         """
-        Replace the files; signals wait until it is done, so that the directory is never half old, half new.
+        Replace the files, each at once; those before ``commits`` and ``series``, which name them, first.
 
         :raises PatchsetError: if they cannot be written
         """
-        directory = self.base.directory
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
         try:
-            with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".export-") as scratch:
-                temporary = {name: Path(scratch, str(n)) for n, name in enumerate(self.contents)}
-                for name, path in temporary.items():
-                    path.write_bytes(self.contents[name])
-                for name, path in temporary.items():
-                    target = series.path_of(self.base, name)
-                    target.parent.mkdir(exist_ok=True)
-                    os.replace(path, target)
+            for name, content in self.contents.items():
+                path = series.path_of(self.base, name)
+                path.parent.mkdir(exist_ok=True)
+                temporary = path.with_name(f".{path.name}.new")
+                temporary.write_bytes(content)
+                os.replace(temporary, path)
             for path in self._stale():
                 path.unlink()
         except OSError as e:
-            raise PatchsetError(f"cannot write {display(directory)}: {e.strerror}") from e
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+            raise PatchsetError(f"cannot write {display(self.base.directory)}: {e.strerror}") from e
 
     def _stale(self) -> list[Path]:
         return sorted(path for path in self.base.directory.glob("*.patch") if path.name not in self.contents)
@@ -190,30 +183,12 @@ def _apply_again(base: Base, patches: Sequence[Patch], fresh: Path, scratch: Pat
     return applied
 
 
-def _series_text(base: Base, new: Sequence[str]) -> str:
-    """
-    Return the new ``series``.
-
-    A comment on top that ends with an empty line stays; every other one stays with the patch that it is above
-    or beside.
-    """
-    old = base.series_file.read_text(encoding="utf-8") if base.series_file.exists() else ""
-    header, _, rest = old.partition("\n\n") if old.startswith("#") else ("", "", old)
-    header = header.rstrip("\n") or (
+def _series_text(base: Base, names: Sequence[str]) -> str:
+    """Return the new ``series``; of the old one the comments on top stay."""
+    header = (
         f"# The patches for {base.title} in the order they are applied; written by: "
-        f"scripts/patchset export {base.name}"
+        f"scripts/patchset export {base.name}\n\n"
     )
-    said: dict[str, tuple[str, str]] = {}
-    above = ""
-    for line in rest.splitlines(keepends=True):
-        entry, mark, comment = line.partition("#")
-        if entry.strip():
-            said[series.slug(entry.strip())] = above, f"  #{comment.rstrip()}" if mark else ""
-            above = ""
-        else:
-            above += line
-    parts = [f"{header}\n\n"]
-    for name in new:
-        before, beside = said.get(series.slug(name), ("", ""))
-        parts.append(f"{before}{name}{beside}\n")
-    return "".join([*parts, above])
+    old = base.series_file.read_text(encoding="utf-8") if base.series_file.exists() else ""
+    kept = itertools.takewhile(lambda line: line.startswith(("#", "\n")), old.splitlines(keepends=True))
+    return ("".join(kept) or header) + "".join(f"{name}\n" for name in names)

@@ -88,7 +88,8 @@ def _rebase(name: str, tree: Path, start: str, tip: str) -> None:
     export = f"scripts/patchset export {name} --dir {where}" if name in bases.all_bases() else ""
     ui.info(f"git -C {where} {shlex.join(rebase)}")
     done = call(*rebase, cwd=tree)
-    for line in (done.out + re.sub(r"Rebasing \(.*?\)\r", "", done.err)).splitlines():
+    # Without what git overwrites on a terminal.
+    for line in (done.out + re.sub(r"[^\n]*\r(\x1b\[K)?", "", done.err)).splitlines():
         ui.info(line)
     if done.code:
         steps = ["git rebase --continue (or --skip, --abort)", f"git {shlex.join(compare)}", export]

@@ -35,8 +35,6 @@ class Patch:
     """Paths in the monorepo that the patch changes."""
     created: frozenset[str]
     """Those of ``files`` that do not exist before the patch."""
-    author: str
-    """``Name <email>``"""
 
     @property
     def slug(self) -> str:
@@ -132,7 +130,6 @@ def parse(path: Path, name: str | None = None) -> Patch:
         trailers=_trailers(trailers),
         files=tuple(re.findall(r"^(?:\d+|-)\t(?:\d+|-)\t(.*)$", summary, re.MULTILINE)),
         created=frozenset(re.findall(r"^ create mode \d+ (.*)$", summary, re.MULTILINE)),
-        author=f"{header.get('Author', '')} <{header.get('Email', '')}>",
     )
 
 

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     names = args.base or bases.all_bases()
     if not names:
         raise PatchsetError("there is no base here", "restore airflow-core/ with git")
-    count = 0
+    said: set[check.Finding] = set()
     for name in names:
         base = bases.load(name)
         clone = _clone(base, args.source)
@@ -44,10 +44,12 @@ def run(args: argparse.Namespace) -> int:
 
             findings += staticchecks.run(base, args.source)
         for finding in findings:
-            print(finding)
-        count += len(findings)
-    ui.info(f"{count} finding{'s' * (count != 1)} in {', '.join(names)}")
-    return 1 if count else 0
+            # What is wrong with common/ is found with each base.
+            if finding not in said:
+                print(finding)
+            said.add(finding)
+    ui.info(f"{len(said)} finding{'s' * (len(said) != 1)} in {', '.join(names)}")
+    return 1 if said else 0
 
 
 def _clone(base: Base, given: Path | None) -> Path | None:

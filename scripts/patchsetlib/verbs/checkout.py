@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     origin = args.source
     if origin is None and not base.released:
         origin = upstream.clone_with(base)
-        upstream.forget_removed_trees(base, origin)
+        clone.forget_removed_tree(base, origin)
     where = f"the clone {display(origin)}" if origin else "the sdists"
     with ui.step(f"checking out {base.name} from {where} with {len(patches)} patches"):
         if origin:
