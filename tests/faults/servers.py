@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,14 +50,13 @@ def known(base: bases.Base) -> dict[str, dict[str, list[str]]]:
 
 
 class Server:
-    """The process that runs the scenarios of one variant."""
+    """The process that runs scenarios on one variant of a base."""
 
     def __init__(
         self, base: bases.Base, variant: Variant, names: list[str], directory: Path, source: str | None
     ):
-        self.log = directory / "main.log"
         self.directory = directory
-        self._results: dict[str, dict[str, Any]] = {}
+        self._log = directory / "main.log"
         self._stdout = directory / "results.jsonl"
         python = environment.python(base, patched=variant.patched)
         paths = [*([source] if source and variant.patched else []), HERE]
@@ -69,25 +68,23 @@ class Server:
         }
         options = ["--start-method", variant.start_method, "--jobs", str(variant.jobs)]
         options += ["--patience", str(variant.patience), "--directory", str(directory)]
-        with self._stdout.open("wb") as stdout, self.log.open("wb") as stderr:
+        with self._stdout.open("wb") as stdout, self._log.open("wb") as stderr:
             command = [python, "-m", "inside.main", *options, *names]
             self._process = Guarded.start(command, env=variables, stdout=stdout, stderr=stderr)
 
-    def result(self, name: str) -> dict[str, Any]:
-        """Return the result of a scenario, waiting for it if need be; each has a limit of its own."""
-        while name not in self._results:
-            ended = self._process.poll() is not None
-            lines = self._stdout.read_text(encoding="utf-8").splitlines(keepends=True)
-            results = [json.loads(line) for line in lines if line.endswith("\n")]
-            self._results = {result["scenario"]: result for result in results}
-            if ended and name not in self._results:
-                raise RuntimeError(f"no result of {name}\n{self.log.read_text(encoding='utf-8')[-3000:]}")
-            time.sleep(0.05)
-        return self._results[name]
+    @functools.cached_property
+    def results(self) -> dict[str, dict[str, Any]]:
+        """What came of each scenario, when all have ended; each has a limit of its own."""
+        self._process.wait()
+        results = map(json.loads, self._stdout.read_text(encoding="utf-8").splitlines())
+        return {result["scenario"]: result for result in results}
 
     def log_of(self, name: str) -> str:
-        """Return what the processes of a scenario have written."""
-        return (self.directory / f"{name}.log").read_text(encoding="utf-8", errors="replace")
+        """Return the end of what the processes of a scenario have written, and of what the server has."""
+        logs = [self.directory / f"{name}.log", self._log]
+        return "\n".join(
+            log.read_text(encoding="utf-8", errors="replace")[-5000:] for log in logs if log.exists()
+        )
 
     def stop(self) -> None:
         self._process.stop(grace=0)

@@ -9,6 +9,7 @@ stock does in others is a matter of chance or of other code, and only shown.
 from __future__ import annotations
 
 import functools
+from collections import defaultdict
 from collections.abc import Iterator
 
 import pytest
@@ -35,8 +36,9 @@ def _parameters(base: bases.Base):
         for name, scenario in SCENARIOS.items():
             if variant == "forkserver" and not scenario.forkserver:
                 continue
-            marks = [pytest.mark.xdist_group("faults")]
-            if scenario.nightly or _judge(expected, variant, name) is None:
+            marks = [pytest.mark.xdist_group(f"faults of {base.name}")]
+            elsewhere = not base.is_default and variant != "patched"
+            if scenario.nightly or elsewhere or _judge(expected, variant, name) is None:
                 marks.append(pytest.mark.nightly)
             yield pytest.param((base.name, variant, name), id=f"{base.name}-{variant}-{name}", marks=marks)
 
@@ -50,40 +52,38 @@ def _judge(expected: dict, variant: str, name: str) -> bool | None:
 
 @pytest.fixture(scope="session")
 def servers(request, tmp_path_factory) -> Iterator:
-    """Return a function that gives the server of a base and a variant; all are started at once."""
-    wanted: dict[tuple[str, str], list[str]] = {}
+    """Return a function that gives the servers of a base by variant, all running beside each other."""
+    wanted = defaultdict(lambda: defaultdict(list))
     for item in request.session.items:
         if fault := getattr(item, "callspec", None) and item.callspec.params.get("fault"):
             base, variant, name = fault
-            wanted.setdefault((base, variant), []).append(name)
+            wanted[base][variant].append(name)
+    started = []
 
     @functools.cache
-    def start(base: str, variant: str) -> Server:
-        directory = tmp_path_factory.mktemp(f"faults-{variant}", numbered=True)
+    def start(base: str) -> dict[str, Server]:
         source = request.config.getoption("--patched-source")
-        return Server(bases.load(base), VARIANTS[variant], wanted[base, variant], directory, source)
+        for variant, names in wanted[base].items():
+            directory = tmp_path_factory.mktemp(f"{base}-{variant}")
+            started.append(Server(bases.load(base), VARIANTS[variant], names, directory, source))
+        return dict(zip(wanted[base], started[-len(wanted[base]) :], strict=True))
 
-    started = []
-    try:
-        for key in wanted:
-            started.append(start(*key))
-        yield start
-    finally:
-        for server in started:
-            server.stop()
+    yield start
+    for server in started:
+        server.stop()
 
 
 def test_fault(fault, servers, summary):
     base, variant, name = fault
-    server = servers(base, variant)
-    result = server.result(name)
+    server = servers(base)[variant]
+    result = server.results.get(name, {"broken": "no result"})
     if result["broken"]:
         # Not an assertion: it would look like the failure that is expected of stock.
-        raise RuntimeError(f"the scenario itself is wrong: {result['broken']}")
-    problems = result["problems"]
-    summary("LocalExecutor under faults", f"{name:60} {base:9} {variant:11} {', '.join(problems) or 'ok'}")
+        raise RuntimeError(f"the scenario itself is wrong: {result['broken']}\n{server.log_of(name)}")
+    problems = ", ".join(result["problems"])
+    summary("LocalExecutor under faults", f"{name:60} {base:9} {variant:11} {problems or 'ok'}")
     must_pass = _judge(known(bases.load(base)), variant, name)
     if must_pass:
-        assert not problems, server.log_of(name)[-5000:]
+        assert not problems, f"{problems}\n{server.log_of(name)}"
     elif must_pass is False:
         assert problems, "stock stands it: name it no more in faults.toml"
