@@ -18,7 +18,7 @@ LARGE = 16_000_000
 @scenario("one", "all", forkserver=True)
 def idle_workers_killed(pool: Pool, which: str) -> None:
     pool.fill()
-    pool.kill(pool.idle()[: 1 if which == "one" else None])
+    pool.kill(pool.workers()[: 1 if which == "one" else None])
     pool.settle(pool.queue(2 * pool.parallelism, "sleep", "0.01"))
     pool.goes_on()
 
@@ -26,7 +26,7 @@ def idle_workers_killed(pool: Pool, which: str) -> None:
 @scenario()
 def idle_workers_killed_before_end(pool: Pool) -> None:
     pool.fill()
-    pool.kill(pool.idle())
+    pool.kill(pool.workers())
     pool.end()
 
 
@@ -46,7 +46,7 @@ def busy_workers_killed(pool: Pool, which: str) -> None:
 @scenario()
 def killed_while_receiving(pool: Pool) -> None:
     pool.fill()
-    stopped = pool.idle()
+    stopped = pool.workers()
     # A worker that is stopped stays in the middle of what is written to it.
     for pid in stopped:
         system.kill(pid, signal.SIGSTOP)
@@ -81,7 +81,7 @@ def killed_after_reporting(pool: Pool) -> None:
     running = pool.busy("wait", 1)
     pool.board.open(1)
     pool.eventually(pool.is_idle, "not all workers are idle")
-    pool.kill(pool.idle())
+    pool.kill(pool.workers())
     pool.settle(running, "success")
     pool.goes_on()
 
@@ -167,7 +167,7 @@ def worker_stopped(pool: Pool, which: str) -> None:
     pool.settle([index])
     pool.until(pool.is_idle, "not all workers are idle")
     last = pool.worker_of(index)
-    stopped = last if which == "most recently used" else next(pid for pid in pool.idle() if pid != last)
+    stopped = last if which == "most recently used" else next(pid for pid in pool.workers() if pid != last)
     pool.kill([stopped], signal.SIGSTOP)
     pool.settle(pool.queue(2 * pool.parallelism, "nothing"), "success")
     system.kill(stopped, signal.SIGCONT)

@@ -118,7 +118,7 @@ def _prepare(pool: Pool, state: str) -> list[int]:
         return []
     if state == "sending":
         # To workers that do not read for now.
-        for pid in pool.idle():
+        for pid in pool.workers():
             system.kill(pid, signal.SIGSTOP)
         pool.queue(pool.parallelism, "nothing", size=4_000_000)
         pool.beat()

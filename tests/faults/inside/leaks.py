@@ -21,8 +21,7 @@ def start_and_end_many_times(pool: Pool, mode: str) -> None:
         pool.start()
         pool.settle(pool.queue(pool.parallelism, "nothing"))
         if mode == "workers killed":
-            pool.until(pool.idle, "no worker is idle")
-            pool.kill(pool.idle()[:1])
+            pool.kill(pool.workers()[:1])
         if mode == "terminated":
             pool.call("terminate")
         pool.end()
@@ -47,13 +46,13 @@ def _state() -> dict[str, int]:
 def descriptors_of_replaced_workers(pool: Pool) -> None:
     """A new worker has no more open than the first had."""
     pool.fill()
-    first = [system.descriptors(pid) for pid in pool.idle()]
+    first = [system.descriptors(pid) for pid in pool.workers()]
     for _ in range(3):
-        pool.kill(pool.idle())
+        pool.kill(pool.workers())
         pool.queue(pool.parallelism, "sleep", "0.02")
         pool.settle()
         pool.until(pool.is_idle, "the pool is not complete again")
-    last = [system.descriptors(pid) for pid in pool.idle()]
+    last = [system.descriptors(pid) for pid in pool.workers()]
     # The first ones differ: each has something of those that were forked before it.
     pool.expect(max(last) <= max(first), f"descriptors of workers: {first} at first, {last} later")
     pool.goes_on()

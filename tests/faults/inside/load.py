@@ -101,7 +101,7 @@ def threads_left_by_tasks(pool: Pool) -> None:
     pool.fill()
     pool.settle(pool.busy("leave_thread", 1))
     pool.until(pool.is_idle, "not all workers are idle")
-    pool.kill(pool.idle(), signal.SIGTERM)
+    pool.kill(pool.workers(), signal.SIGTERM)
     for _ in range(20):
         pool.beat()
         time.sleep(PAUSE)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -72,6 +73,7 @@ class Pool:
         """Processes whose workloads may fail."""
         self.raised: Counter[str] = Counter()
         self.after_beat: Callable[[], None] = lambda: None
+        self._indices = itertools.count()
         self._events: list = []
         self._failing: set[int] = set()
         self._session = Session()
@@ -187,8 +189,7 @@ class Pool:
         :param details: for ``make_workload``
         :return: their places on the board
         """
-        first = max(self.queued, default=-1) + 1
-        indices = list(range(first, first + count))
+        indices = list(itertools.islice(self._indices, count))
         self.queued += indices
         self._failing.update(indices if action in FAILING else ())
         for index in indices:

@@ -84,7 +84,7 @@ def scheduler_killed(pool: Pool, case: str) -> None:
         pool.fill()
         if case == "workers replaced before":
             # Forked later, these inherit whatever this process has for those that were forked before.
-            pool.kill(pool.idle()[: pool.parallelism // 2])
+            pool.kill(pool.workers()[: pool.parallelism // 2])
             pool.settle(pool.queue(2 * pool.parallelism, "sleep", "0.05"))
             pool.until(pool.is_idle, "not all workers are idle")
         if case == "with other children":

@@ -99,7 +99,7 @@ def process_wide_setting(pool: Pool, name: str) -> None:
         time.sleep(PAUSE)
     pool.expect(sorted(pool.workers()) == workers, "workers have ended while idle")
     for _ in range(3):
-        pool.kill(pool.idle()[:2])
+        pool.kill(pool.workers()[:2])
         pool.settle(pool.queue(pool.parallelism, "sleep", "0.05"))
         pool.until(pool.is_full, "the pool is not complete again")
     more = system.descriptors() - descriptors
@@ -127,7 +127,7 @@ def descriptors_closed_by_a_daemon(pool: Pool, made_before: str) -> None:
     path.write_bytes(content)
     databases = [os.open(path, os.O_RDWR) for _ in range(40)]
     pool.fill()
-    pool.kill(pool.idle()[:1])
+    pool.kill(pool.workers()[:1])
     pool.goes_on()
     pool.expect(path.read_bytes() == content, f"the database now begins with {path.read_bytes()[:30]!r}")
     pool.expect(all(os.fstat(fd).st_ino == path.stat().st_ino for fd in databases), "descriptors were closed")
