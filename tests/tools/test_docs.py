@@ -15,7 +15,7 @@ from patchsetlib.shell.git import git
 ROOT = Path(__file__).resolve().parents[2]
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-COMMAND = re.compile(r"scripts/patchset ([a-z]+)((?: [^`|\n#]*)?)")
+COMMAND = re.compile(r"scripts/patchset ([a-z]+)((?: [^`|\n#)]*)?)")
 
 
 @pytest.fixture(scope="module")
