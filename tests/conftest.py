@@ -1,19 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all tests share: the choice of bases, and the summary of what ran inside of tests."""
+"""What all tests share: the choice of bases, and the summary of what ran inside tests."""
 
 from __future__ import annotations
 
+import itertools
 import signal
+from collections import defaultdict
 
 import pytest
-
-RESULTS = pytest.StashKey[list[str]]()
-PASSED = pytest.StashKey[list[int]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--base", action="append", default=[], help="only this base, where a test is about one; repeatable"
+    )
+    parser.addoption(
+        "--patched-source",
+        metavar="DIR",
+        help="airflow-core/src of a tree, which the fault tests take instead of the patched sources",
     )
 
 
@@ -37,24 +41,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture
-def report(request):
-    """Return a function that keeps a line, and a number of passed unit tests of patches, for the summary."""
-
-    def add(line: str, passed: int = 0) -> None:
-        request.config.stash.setdefault(RESULTS, []).append(line)
-        if passed:
-            request.config.stash.setdefault(PASSED, []).append(passed)
-
-    return add
+def summary(record_property):
+    """Return a function that adds a line to a section of pytest's summary, whatever process it runs in."""
+    return lambda section, line: record_property("summary", (section, line))
 
 
-def pytest_terminal_summary(terminalreporter, config) -> None:
-    lines = config.stash.get(RESULTS, [])
-    if lines:
-        terminalreporter.section("unit tests of the series")
-    for line in lines:
-        terminalreporter.write_line(line)
-    if passed := config.stash.get(PASSED, []):
-        terminalreporter.write_line(
-            f"unit tests of the series: {sum(passed)} passed at {len(passed)} commits"
-        )
+def pytest_terminal_summary(terminalreporter) -> None:
+    sections = defaultdict(list)
+    for report in itertools.chain(*terminalreporter.stats.values()):
+        if getattr(report, "when", None) == "call":
+            for section, line in (value for name, value in report.user_properties if name == "summary"):
+                sections[section].append(line)
+    for section, lines in sections.items():
+        terminalreporter.section(section)
+        for line in sorted(lines):
+            terminalreporter.write_line(line)

@@ -16,14 +16,16 @@ from patchsetlib.shell.paths import ROOT, work_dir
 
 HELP = "run all tests: of the tools, of the patches, of faults, and end to end; or upstream's own"
 PASSES_ON = True
-# The quick ones first.
-PARTS = ("tools", "series", "faults", "e2e")
+# What takes long for a single test comes first, so that no process waits for another at the end.
+PARTS = ("faults", "series", "e2e", "tools")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("base", nargs="*", metavar="BASE", help="only these bases (default: all)")
+    parser.add_argument("--base", action="append", dest="more", default=[], help="the same; repeatable")
     parser.add_argument("--only", action="append", choices=PARTS, help="only this part; repeatable")
     parser.add_argument("-k", metavar="EXPR", help="only tests whose names match, as pytest has it")
+    parser.add_argument("--all", action="store_true", help="also the tests that take long for what they say")
     upstream = parser.add_argument_group(
         "upstream's own unit tests, base against patched, instead of the parts above"
     )
@@ -49,21 +51,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    args.base += args.more
     if args.source:
         return _run_upstream(args)
     for option in ("revision", "paths", "python"):
         if getattr(args, option):
             raise UsageError(f"--{option} is for upstream's unit tests", "give a clone with --source as well")
     chosen = [bases.load(name) for name in args.base or bases.all_bases()]
-    parts = [part for part in PARTS if not args.only or part in args.only]
-    given = any(os.path.exists(word.partition("::")[0]) for word in args.rest if not word.startswith("-"))
-    directories = [] if given else [str(_part(part)) for part in parts]
-    if not given and not args.k:
-        _prepare(chosen, parts)
     options = [f"--base={name}" for name in args.base]
     options += ["-k", args.k] if args.k else []
+    options += [] if args.all else ["-m", "not nightly"]
     options += ["-q"] if getattr(args, "quiet", False) else []
-    processes.become([*_pytest(), *options, *directories, *args.rest], _variables())
+    if not any(os.path.exists(word.partition("::")[0]) for word in args.rest if not word.startswith("-")):
+        parts = [part for part in PARTS if not args.only or part in args.only]
+        options += [*_side_by_side(), *map(_part, parts)]
+        if not args.k:
+            _prepare(chosen, parts)
+    processes.become([*_pytest(), *options, *args.rest], _variables())
+
+
+def _side_by_side() -> list[str]:
+    """Return the options that spread tests over processes: of some, most of the time is spent waiting."""
+    return ["-n", str(min(max(2, len(os.sched_getaffinity(0))), 8)), "--dist", "loadgroup"]
 
 
 def _run_upstream(args: argparse.Namespace) -> int:
@@ -78,11 +87,11 @@ def _run_upstream(args: argparse.Namespace) -> int:
     return upstreamtests.run(base, args.source, args.revision, args.python, args.paths or [], args.k)
 
 
-def _part(name: str) -> Path:
+def _part(name: str) -> str:
     directory = ROOT / "tests" / name
     if not directory.is_dir():
         raise PatchsetError(f"there is no {directory}", "restore tests/ with git")
-    return directory
+    return str(directory)
 
 
 def _prepare(chosen: list[bases.Base], parts: list[str]) -> None:
@@ -92,7 +101,7 @@ def _prepare(chosen: list[bases.Base], parts: list[str]) -> None:
             continue
         if "series" in parts:
             environment.test_python(base)
-        if "faults" in parts or "e2e" in parts:
+        if {"faults", "e2e"} & {*parts}:
             environment.python(base, patched=False)
             environment.python(base, patched=True)
 

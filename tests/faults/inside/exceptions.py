@@ -55,13 +55,6 @@ class RaisesOnLoad(Exception):
         return _raise, (self.error("while unpickling"),)
 
 
-class NotAnExceptionOnLoad(Exception):
-    """Unpickles as something else."""
-
-    def __reduce__(self):
-        return dict, ()
-
-
 class NoText(Exception):
     """Raises when somebody wants to show it, as a log does."""
 
@@ -79,30 +72,17 @@ EXCEPTIONS = {
     "bad_reduce": BadReduce,
     "endless": Endless,
     "two_arguments": lambda: TwoArguments(1, "two"),
-    "type_error_on_load": lambda: RaisesOnLoad(TypeError),
     "exit_on_load": lambda: RaisesOnLoad(SystemExit),
-    "interrupt_on_load": lambda: RaisesOnLoad(KeyboardInterrupt),
     "end_of_file_on_load": lambda: RaisesOnLoad(EOFError),
-    "not_an_exception_on_load": NotAnExceptionOnLoad,
     "no_text": NoText,
     "local_class": lambda: type("Local", (Exception,), {})("local"),
     "system_exit": lambda: SystemExit(3),
-    "keyboard_interrupt": lambda: KeyboardInterrupt(),
+    "keyboard_interrupt": KeyboardInterrupt,
     "base_exception": lambda: BaseException("base"),
-    "end_of_file": lambda: EOFError("end"),
     "broken_pipe": lambda: BrokenPipeError(32, "broken"),
 }
-
 VALUES = {
-    "unpicklable_value": lambda: threading.Lock(),
-    "huge_value": lambda: b"x" * HUGE,
-    "local_value": lambda: lambda: None,
+    "unpicklable": threading.Lock,
+    "huge": lambda: b"x" * HUGE,
+    "local": lambda: lambda: None,
 }
-
-
-def make(kind: str) -> BaseException:
-    return EXCEPTIONS[kind]()
-
-
-def make_value(kind: str) -> object:
-    return VALUES[kind]()

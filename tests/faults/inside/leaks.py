@@ -1,91 +1,58 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is left of an executor that has ended, and of workers that have died."""
+"""What is left of executors that have ended, and of workers that have died."""
 
 from __future__ import annotations
 
 import gc
-import os
-import signal
 import threading
 from pathlib import Path
 
-import psutil
-
+from inside import system
 from inside.pool import Pool
-from inside.trial import Runner, Trial
+from inside.registry import scenario
 
 
-def leaks(run: Runner, cycles: int = 50, parallelism: int = 4) -> list[dict]:
-    """Start and end executors, and replace workers, many times."""
-    return [
-        run.case("start and end one executor", _cycle, [(cycles, parallelism, "same")]),
-        run.case("start and end new executors", _cycle, [(cycles // 2, parallelism, "new")]),
-        run.case("start and end, workers killed", _cycle, [(cycles // 5, parallelism, "killed")]),
-        run.case("terminate", _cycle, [(cycles // 5, parallelism, "terminate")]),
-        run.case("descriptors of replaced workers", _replace, [(parallelism,)]),
-    ]
-
-
-def _descriptors(pid: int | str) -> list[str]:
-    """Return what the open descriptors of a process lead to."""
-    found = []
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            found.append(os.readlink(entry))
-        except OSError:
-            continue  # The one that this very look needs.
-    return sorted(found)
-
-
-def _cycle(trial: Trial, cycles: int, parallelism: int, mode: str) -> None:
-    pool = Pool(trial, parallelism)
-    before = None
-    for number in range(cycles):
-        if number and mode == "new":
-            pool.executor = type(pool.executor)(parallelism=parallelism)
+@scenario("same executor", "new executors", "terminated", "workers killed")
+def start_and_end_many_times(pool: Pool, mode: str) -> None:
+    before: dict[str, int] = {}
+    for number in range(15):
+        if mode == "new executors":
+            pool.executor = type(pool.executor)(parallelism=pool.parallelism)
         pool.start()
-        if mode == "killed":
-            pool.settle(pool.offer(parallelism, "sleep", "0.01"))
-            pool.until(lambda: pool.idle(), "no idle worker")
-            pool.kill(pool.idle()[0], signal.SIGKILL)
-        else:
-            pool.offer(parallelism, "nothing")
-            pool.settle()
-        if mode == "terminate":
+        pool.settle(pool.queue(pool.parallelism, "nothing"))
+        if mode == "workers killed":
+            pool.kill(pool.workers()[:1])
+        if mode == "terminated":
             pool.call("terminate")
         pool.end()
         if number == 1:
             # What is made once for all, such as a tracker of resources, is there by now.
             before = _state()
     after = _state()
-    for what, count in after.items():
-        trial.expect(count <= before[what], f"{what}: {before[what]} before, {count} after {cycles} cycles")
-    trial.result.update(after)
+    pool.expect(all(after[what] <= before[what] for what in after), f"{before} before, {after} after")
 
 
 def _state() -> dict[str, int]:
     gc.collect()
     return {
-        "descriptors": len(_descriptors("self")),
-        "processes": len(psutil.Process().children(recursive=True)),
+        "descriptors": system.descriptors(),
+        "processes": len(system.descendants()),
         "threads": threading.active_count(),
-        "mappings": sum("/dev/" in line for line in Path("/proc/self/maps").read_text().splitlines()),
+        "shared memory": sum("/dev/" in line for line in Path("/proc/self/maps").read_text().splitlines()),
     }
 
 
-def _replace(trial: Trial, parallelism: int) -> None:
-    """Replace every worker some times: a new one must not have more open than the first had."""
-    pool = Pool(trial, parallelism)
-    pool.start()
+@scenario()
+def descriptors_of_replaced_workers(pool: Pool) -> None:
+    """A new worker has no more open than the first had."""
     pool.fill()
-    first = {len(_descriptors(pid)) for pid in pool.idle()}
+    first = [system.descriptors(pid) for pid in pool.workers()]
     for _ in range(3):
-        for pid in pool.idle():
-            pool.kill(pid, signal.SIGKILL)
-            pool.settle(pool.offer(parallelism, "sleep", "0.02"))
-        pool.fill(gate=10)
-    last = {len(_descriptors(pid)) for pid in pool.idle()}
-    trial.result.update(first=sorted(first), last=sorted(last))
+        pool.kill(pool.workers())
+        pool.queue(pool.parallelism, "sleep", "0.02")
+        pool.settle()
+        pool.until(pool.is_idle, "the pool is not complete again")
+    last = [system.descriptors(pid) for pid in pool.workers()]
     # The first ones differ: each has something of those that were forked before it.
-    trial.expect(max(last) <= max(first), f"descriptors of workers at first {first}, of later ones {last}")
+    pool.expect(max(last) <= max(first), f"descriptors of workers: {first} at first, {last} later")
     pool.goes_on()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Runs one scenario on the Airflow of this interpreter and prints the result as JSON; see ``../driver.py``.
+Runs scenarios on the Airflow of this interpreter, and prints the result of each as a line of JSON.
 
-Also imported, as ``__mp_main__``, by workers that are not forked: they need the tasks of the trials too.
+Workers that are not forked import this as ``__mp_main__``: they need the tasks too.
 """
 
 from __future__ import annotations
@@ -12,68 +12,63 @@ import importlib
 import json
 import multiprocessing
 import os
-import platform
+import select
 import sys
 import tempfile
-from importlib.metadata import version
+from pathlib import Path
 
-from inside import tasks
-
-# Scenario: the module and function that run it.
-SCENARIOS = {
-    "idle_killed": "kills",
-    "busy_killed": "kills",
-    "storm": "storm",
-    "scheduler_killed": "scheduler",
-    "overload": "load",
-    "results": "results",
-    "fork_refused": "forks",
-    "signals": "signals",
-    "endings": "signals",
-    "leaks": "leaks",
-    "locks": "locks",
-}
-CAPACITY = 20_000
+from inside import registry, tasks, warden
 
 if __name__ == "__mp_main__":
     tasks.install(os.environ[tasks.BOARD_VARIABLE])
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("scenario", choices=SCENARIOS)
-    parser.add_argument("--start-method", default="fork")
-    parser.add_argument("--patience", type=float, default=10.0)
-    parser.add_argument("--parameters", type=json.loads, default={})
+    scenarios = registry.load()
+    parser = argparse.ArgumentParser(description="Run fault scenarios on the Airflow of this interpreter.")
+    parser.add_argument("names", nargs="*", metavar="NAME", choices=[*scenarios, []], help="default: all")
+    parser.add_argument("--list", action="store_true", help="print the names of all scenarios")
+    parser.add_argument("--jobs", type=int, default=1, help="number of scenarios side by side")
+    parser.add_argument("--start-method", default="fork", choices=multiprocessing.get_all_start_methods())
+    parser.add_argument("--patience", type=float, default=60.0, help="seconds until work counts as lost")
+    parser.add_argument("--directory", type=Path, help="for logs (default: a temporary one)")
     args = parser.parse_args()
-    # The result alone goes to stdout: Airflow and the workers write there as well.
-    result = os.dup(1)
+    if args.list:
+        print("\n".join(scenarios))
+        return 0
+    # Only results go to stdout: Airflow and the workers write there as well.
+    stdout = os.dup(1)
+    os.set_inheritable(stdout, False)
     os.dup2(2, 1)
     multiprocessing.set_start_method(args.start_method)
+    # Before the forks, so that it is done once.
+    for module in ("executors.local_executor", "sdk.execution_time.supervisor"):
+        importlib.import_module(f"airflow.{module}")
+    with tempfile.TemporaryDirectory(prefix="faults-") as temporary:
+        directory = args.directory or Path(temporary)
+        settings = warden.Settings(directory.absolute(), args.start_method, args.patience)
+        good = run([scenarios[name] for name in args.names or scenarios], settings, args.jobs, stdout)
+    return 0 if good else 1
 
-    from inside.board import Board
-    from inside.trial import Runner, become_subreaper
 
-    become_subreaper()
-    with tempfile.TemporaryDirectory() as directory:
-        path = os.environ[tasks.BOARD_VARIABLE] = os.path.join(directory, "board")
-        board = Board(path, CAPACITY)
-        tasks.install(path)
-        import airflow.executors.local_executor as module
-
-        function = getattr(importlib.import_module(f"inside.{SCENARIOS[args.scenario]}"), args.scenario)
-        cases = function(Runner(board, args.patience), **args.parameters)
-    report = {
-        "scenario": args.scenario,
-        "airflow": version("apache-airflow-core"),
-        "source": module.__file__,
-        "python": platform.python_version(),
-        "start_method": args.start_method,
-        "parameters": args.parameters,
-        "cases": cases,
-    }
-    os.write(result, (json.dumps(report) + "\n").encode())
-    return 0
+def run(waiting: list[registry.Scenario], settings: warden.Settings, jobs: int, stdout: int) -> bool:
+    """Run scenarios, ``jobs`` side by side, and return whether none has a problem."""
+    running: dict[int, tuple[registry.Scenario, int]] = {}
+    good = True
+    while waiting or running:
+        while waiting and len(running) < jobs:
+            scenario = waiting.pop(0)
+            pid, fd = warden.start(scenario, settings)
+            running[fd] = scenario, pid
+        for fd in select.select(list(running), [], [])[0]:
+            scenario, pid = running.pop(fd)
+            with open(fd, "rb") as file:
+                said = file.read()
+            os.waitpid(pid, 0)
+            result = json.loads(said or b"{}") or {"scenario": scenario.name, "broken": "no result"}
+            good = good and not result.get("problems") and not result.get("broken")
+            os.write(stdout, (json.dumps(result) + "\n").encode())
+    return good
 
 
 if __name__ == "__main__":

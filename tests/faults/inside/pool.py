@@ -1,38 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A LocalExecutor as its scheduler sees it: every call is timed and limited, every report is counted."""
+"""A LocalExecutor as its scheduler sees it: every call is timed and limited, every report is checked."""
 
 from __future__ import annotations
 
-import gc
+import itertools
+import json
 import os
+import random
+import signal
+import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import psutil
-from airflow.executors import workloads
-from airflow.executors.local_executor import LocalExecutor
-from airflow.utils.state import TaskInstanceState
-from sqlalchemy.orm import Session
-from uuid6 import uuid7
-
+from inside import system
+from inside.board import Board
 from inside.tasks import FAILING
-from inside.trial import Stop, Trial
+from inside.warden import Settings
+
+if TYPE_CHECKING:  # pytest collects the scenarios without Airflow.
+    from airflow.executors.workloads import ExecuteTask
 
 TITLE = "airflow worker -- LocalExecutor"
 IDLE = "<idle>"
-# Seconds after which a call counts as hung. Far beyond what any call may take, so that a busy machine does
-# not make a hang of it.
-CALL_LIMIT = 8.0
-END_LIMIT = 15.0
-PAUSE = 0.005
+PAUSE = 0.01
 """Seconds between two heartbeats; the scheduler's own are further apart."""
+HELD_UP = 2.0
+"""Seconds that a call may wait for something, besides its own work and its turn on a processor."""
+
+
+class Stop(Exception):
+    """The scenario cannot go on; why is among its problems, or in what was reported."""
 
 
 class Events(dict):
-    """An event buffer that also counts reports which overwrite each other before anybody has read them."""
+    """An event buffer that also keeps reports which overwrite each other before anybody has read them."""
 
     def __init__(self, reports: list):
         super().__init__()
@@ -43,280 +48,274 @@ class Events(dict):
         super().__setitem__(key, value)
 
 
-def run_delay() -> float:
-    """Return how many seconds this process has waited for a processor, which no executor can help."""
-    return int(Path("/proc/self/schedstat").read_text().split()[1]) / 1e9
-
-
-class Collector:
-    """Measures the garbage collector: a collection can fall into any call, and is nobody's in particular."""
-
-    def __init__(self):
-        self.seconds = 0.0
-        """Processor time of all collections so far."""
-        self._started = 0.0
-        gc.callbacks.append(self._on_collection)
-
-    def _on_collection(self, phase: str, info: dict) -> None:
-        if phase == "start":
-            self._started = time.thread_time()
-        else:
-            self.seconds += time.thread_time() - self._started
-
-
-collector = Collector()
+def is_worker(pid: int) -> bool:
+    return system.title(pid).startswith(TITLE)
 
 
 class Pool:
     """An executor, the workloads offered to it, and what came of them."""
 
-    # Indices on the board, over all pools of a trial.
-    _next_index = 0
+    def __init__(self, board: Board, parallelism: int, settings: Settings, fd: int):
+        from airflow.executors.local_executor import LocalExecutor
+        from sqlalchemy.orm import Session
 
-    def __init__(self, trial: Trial, parallelism: int, executor: LocalExecutor | None = None):
-        self.trial = trial
-        self.board = trial.board
+        self.board = board
         self.parallelism = parallelism
+        self.settings = settings
+        self.random = random.Random(1)
+        self.problems: list[str] = []
+        self.broken: str | None = None
+        """What went wrong in the scenario itself."""
         self.reports: Counter[int] = Counter()
         self.states: dict[int, str] = {}
-        self.offered: list[int] = []
-        self.to_fail: set[int] = set()
-        """Workloads that fail without anybody killing their worker."""
+        self.queued: list[int] = []
         self.killed: set[int] = set()
+        """Processes whose workloads may fail."""
         self.raised: Counter[str] = Counter()
-        self.longest: dict[str, float] = {}
-        self.longest_held_up = 0.0
-        self.unknown = 0
         self.after_beat: Callable[[], None] = lambda: None
-        self._own: set[int] = set()
+        self._indices = itertools.count()
         self._events: list = []
+        self._failing: set[int] = set()
         self._session = Session()
-        self.executor = executor if executor is not None else LocalExecutor(parallelism=parallelism)
-        trial.pools.append(self)
+        self._fd = fd
+        self._pid = os.getpid()
+        self._calling = ""
+        signal.signal(signal.SIGALRM, self._on_alarm)
+        self.executor = LocalExecutor(parallelism=parallelism)
 
-    # Calls into the executor
+    # What is wrong
 
-    def call(
-        self,
-        name: str,
-        *args: Any,
-        limit: float = CALL_LIMIT,
-        own_work: float = 0.0,
-        expected: type[BaseException] | tuple = (),
-    ) -> bool:
-        """
-        Call the method ``name`` of the executor; return whether it returned without an exception.
+    def expect(self, condition: object, otherwise: str) -> None:
+        """Note ``otherwise`` as a problem unless ``condition`` holds."""
+        if not condition:
+            self.problems.append(otherwise)
 
-        :param limit: seconds after which the trial is cut
-        :param own_work: seconds that the call may take besides being held up
-        :param expected: what it may raise, because the trial itself sees to that
-        """
-        function = getattr(self.executor, name)
-        self.trial.enter(name, limit)
-        delay, collecting, started = run_delay(), collector.seconds, time.monotonic()
+    def require(self, condition: object, otherwise: str) -> None:
+        """The same, and stop the scenario."""
+        if not condition:
+            self.problems.append(otherwise)
+            raise Stop
+
+    def tell(self) -> NoReturn:
+        """Tell the warden the result and end this process at once: no clean-up that could hang."""
+        lost = [index for index in self.queued if not self.reports[index]]
+        counts = {
+            "lost": len(lost),
+            "reported twice": sum(count > 1 for count in self.reports.values()),
+            "reported, but unknown": len(self.reports.keys() - set(self.queued)),
+            "run twice": sum(self.board.entry(index).starts > 1 for index in self.queued),
+            "reported with the wrong state": sum(map(self._is_wrong, self.states)),
+        }
+        self.problems += [f"{count} {what}" for what, count in counts.items() if count]
+        self.problems += [f"raises in the scheduler: {what}" for what in self.raised]
+        data = json.dumps({"problems": self.problems, "broken": self.broken}).encode()
+        while data:
+            data = data[os.write(self._fd, data) :]
+        os._exit(0)
+
+    def keep_descriptor(self, number: int) -> int:
+        """Let the one descriptor that this class needs be ``number``."""
+        self._fd = os.dup2(self._fd, number, inheritable=False)
+        return number
+
+    def _is_wrong(self, index: int) -> bool:
+        entry, state = self.board.entry(index), self.states[index]
+        if state == "success":
+            return entry.finishes == 0
+        return bool(entry.finishes) and index not in self._failing and entry.pid not in self.killed
+
+    def abandon(self) -> None:
+        """Do not miss reports from now on: the executor is told to drop its work."""
+        self.queued = [index for index in self.queued if self.reports[index]]
+
+    def _on_alarm(self, number: int, frame: Any) -> None:
+        # Workers inherit it.
+        if os.getpid() == self._pid:
+            print("hangs here:", *traceback.format_stack(frame, limit=8), file=sys.stderr, flush=True)
+            self.problems.append(f"{self._calling}() hangs")
+            self.tell()
+
+    # Calls
+
+    def call(self, name: str, *args: Any) -> None:
+        """Call a method of the executor. One that hangs ends the scenario."""
+        self._calling = name
+        signal.setitimer(signal.ITIMER_REAL, self.settings.patience)
+        waited, worked, started = system.seconds_waited_for_cpu(), time.process_time(), time.monotonic()
         try:
-            function(*args)
-        except expected:
-            ok = False
+            getattr(self.executor, name)(*args)
         except BaseException as e:
-            self.raised[f"{name}: {type(e).__name__}: {str(e)[:100]}"] += 1
-            ok = False
-        else:
-            ok = True
+            traceback.print_exc()
+            self.raised[f"{name}: {type(e).__name__}: {str(e)[:80]}"] += 1
         finally:
-            took = time.monotonic() - started
-            delay = run_delay() - delay
-            collecting = collector.seconds - collecting
-            self.trial.leave()
-        self.longest[name] = max(self.longest.get(name, 0.0), took)
-        if name in ("queue_workload", "heartbeat"):
-            self.longest_held_up = max(self.longest_held_up, took - delay - collecting - own_work)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        held_up = time.monotonic() - started - (time.process_time() - worked)
+        held_up -= system.seconds_waited_for_cpu() - waited
+        # A fork server that is starting imports Airflow first.
+        if name in ("heartbeat", "queue_workload") and self.settings.start_method == "fork":
+            self.expect(held_up < HELD_UP, f"{name}() is held up for {held_up:.1f} s")
         self._collect()
-        return ok
 
     def _collect(self) -> None:
-        """Take the events out of the buffer and count all terminal ones that were ever put there."""
-        if isinstance(self.executor.event_buffer, Events):
-            self.executor.get_event_buffer()
-            events = self._events
-        else:
-            # The first call, or the executor has made itself a new buffer.
-            events = self._events + [(k, v[0]) for k, v in self.executor.get_event_buffer().items()]
-        self._events = []
-        self.executor.event_buffer = Events(self._events)
-        for key, state in events:
-            if state not in (TaskInstanceState.SUCCESS, TaskInstanceState.FAILED):
-                continue
-            if key.map_index not in self._own:
-                self.unknown += 1
-            self.reports[key.map_index] += 1
-            self.states.setdefault(key.map_index, str(getattr(state, "value", state)))
+        """Take the events out of the buffer, and count all terminal ones that were ever put there."""
+        known = isinstance(self.executor.event_buffer, Events)
+        events = [(key, value[0]) for key, value in self.executor.get_event_buffer().items()]
+        reports: list = []
+        for key, state in self._events if known else events:
+            state = str(getattr(state, "value", state))
+            if state in ("success", "failed"):
+                self.reports[key.map_index] += 1
+                self.states.setdefault(key.map_index, state)
+        self._events = reports
+        self.executor.event_buffer = Events(reports)
 
-    def start(self) -> bool:
-        return self.call("start", limit=END_LIMIT)
+    def start(self) -> None:
+        self.call("start")
 
-    def beat(self, own_work: float = 0.0) -> bool:
-        ok = self.call("heartbeat", own_work=own_work)
+    def beat(self) -> None:
+        self.call("heartbeat")
         self.after_beat()
-        return ok
 
-    def end(self, limit: float = END_LIMIT) -> bool:
-        return self.call("end", limit=limit)
+    def end(self) -> None:
+        """End the executor, and check that it leaves no worker."""
+        self.call("end")
+        self.eventually(lambda: not self.workers(), "workers are left")
 
-    def offer(self, count: int, action: str, argument: str = "", token: str = "") -> list[int]:
-        """Queue ``count`` workloads and return their indices; the next heartbeat may dispatch them."""
-        offered = []
-        for _ in range(count):
-            index = Pool._next_index
-            Pool._next_index += 1
-            self.offered.append(index)
-            self._own.add(index)
-            offered.append(index)
-            if action in FAILING:
-                self.to_fail.add(index)
-            self.call("queue_workload", make_workload(index, action, argument, token), self._session)
-        return offered
+    def queue(self, count: int, action: str, argument: object = "", **details: Any) -> list[int]:
+        """
+        Queue workloads, for the next heartbeat to dispatch.
+
+        :param action: what to do, see ``tasks``
+        :param details: for ``make_workload``
+        :return: their places on the board
+        """
+        indices = list(itertools.islice(self._indices, count))
+        self.queued += indices
+        self._failing.update(indices if action in FAILING else ())
+        for index in indices:
+            workload = make_workload(index, action, str(argument), **details)
+            self.call("queue_workload", workload, self._session)
+        return indices
 
     # Waiting
 
-    def until(self, condition: Callable[[], object], otherwise: str, seconds: float | None = None) -> None:
-        """
-        Beat until ``condition`` holds; stop the trial if it does not.
-
-        :param otherwise: the problem if it does not
-        :param seconds: time for that; the patience if not given
-        """
-        seconds = self.trial.patience if seconds is None else seconds
-        deadline = time.monotonic() + seconds
+    def until(self, condition: Callable[[], object], otherwise: str) -> None:
+        """Beat until ``condition`` holds; stop the scenario if that takes too long."""
+        deadline = time.monotonic() + self.settings.patience
         while not condition():
-            self.trial.require(time.monotonic() < deadline, f"after {seconds:g} s: {otherwise}")
+            self.require(time.monotonic() < deadline, otherwise)
             self.beat()
             time.sleep(PAUSE)
 
-    def settle(self, indices: Iterable[int] | None = None) -> None:
-        """Beat until ``indices`` (all) are reported; stop the trial when nothing happens for too long."""
-        waiting = set(self.offered if indices is None else indices)
-        progress, last = None, time.monotonic()
-        while waiting := {index for index in waiting if not self.reports[index]}:
-            self.beat()
-            state = (len(waiting), sum(self.reports.values()), self._starts())
-            if state != progress:
-                progress, last = state, time.monotonic()
-            elif time.monotonic() - last > self.trial.patience:
+    def eventually(self, condition: Callable[[], object], otherwise: str) -> None:
+        """Wait until ``condition`` holds without calling the executor; stop the scenario as above."""
+        deadline = time.monotonic() + self.settings.patience
+        while not condition():
+            self.require(time.monotonic() < deadline, otherwise)
+            time.sleep(PAUSE)
+
+    def settle(self, indices: Iterable[int] | None = None, state: str | None = None) -> None:
+        """
+        Beat until workloads (all) are reported; stop the scenario when nothing happens for too long.
+
+        :param state: which must be reported
+        """
+        wanted = list(self.queued if indices is None else indices)
+        waiting, progress, deadline = wanted, None, 0.0
+        while waiting := [index for index in waiting if not self.reports[index]]:
+            now = (len(waiting), sum(self.board.entry(index).starts for index in waiting[:64]))
+            if now != progress:
+                progress, deadline = now, time.monotonic() + self.settings.patience
+            elif time.monotonic() > deadline:
                 raise Stop  # What is not reported is counted as lost.
-            time.sleep(PAUSE)
-        # A second report would come with what comes next.
-        for _ in range(3):
             self.beat()
-
-    def _starts(self) -> int:
-        return sum(self.board.entry(index).starts for index in self.offered[-64:])
-
-    def running_of(self, indices: Iterable[int]) -> list[int]:
-        """Return which of these workloads have a task that has started and not ended."""
-        return [index for index in indices if not self.reports[index] and self.board.is_running(index)]
+            time.sleep(PAUSE)
+        self.beat()  # A second report would come now.
+        states = {self.states[index] for index in wanted}
+        self.expect(state is None or states <= {state}, f"reported as {sorted(states)}, not {state}")
 
     # Workers
 
-    def workers(self) -> dict[int, str]:
-        """Return the workers that live, with their titles, however they were started."""
-        found = {}
-        for process in psutil.Process().children(recursive=True):
-            try:
-                title = " ".join(process.cmdline())
-                if title.startswith(TITLE) and process.status() != psutil.STATUS_ZOMBIE:
-                    found[process.pid] = title
-            except psutil.NoSuchProcess:
-                continue
-        return found
+    def workers(self) -> list[int]:
+        """Return the workers that live."""
+        return list(filter(is_worker, system.descendants()))
 
     def idle(self) -> list[int]:
         """Return the workers that wait for work."""
-        found = []
-        for pid, title in self.workers().items():
-            try:
-                if IDLE in title and psutil.Process(pid).status() == psutil.STATUS_SLEEPING:
-                    found.append(pid)
-            except psutil.NoSuchProcess:
-                continue
-        return sorted(found)
+        return [pid for pid in self.workers() if IDLE in system.title(pid) and system.state(pid) == "S"]
 
-    def all_idle(self) -> bool:
+    def is_full(self) -> bool:
+        return len(self.workers()) == self.parallelism
+
+    def is_idle(self) -> bool:
+        """Return whether all workers are there and wait for work."""
         return len(self.idle()) == self.parallelism
 
-    def fill(self, gate: int = 255) -> None:
-        """Have every worker started and idle, also where workers are only made when there is work."""
-        first = self.offer(self.parallelism, "wait", str(gate))
-        started = self.board.entry
-        self.until(lambda: all(started(index).starts for index in first), "the pool does not fill")
+    def fill(self, gate: int = 63) -> None:
+        """Start, and have all workers idle that have run something, also those started only for work."""
+        self.start()
+        self.busy("wait", gate)
         self.board.open(gate)
-        self.settle(first)
-        self.until(self.all_idle, "not all workers are idle")
+        self.settle()
+        self.until(self.is_idle, "not all workers are idle")
 
-    def busy(self, action: str = "wait", argument: str = "1", token: str = "") -> list[int]:
-        """Have every worker run a task of its own; return the workloads in the order of their start."""
-        indices = self.offer(self.parallelism, action, argument, token)
-        entry = self.board.entry
-        self.until(lambda: all(entry(index).starts for index in indices), "not all workers start a task")
-        return sorted(indices, key=lambda index: entry(index).started)
+    def busy(self, action: str = "wait", argument: object = 1, **details: Any) -> list[int]:
+        """Have every worker run a task; return the workloads."""
+        indices = self.queue(self.parallelism, action, argument, **details)
+        self.until(lambda: self.have_started(indices), "not every worker starts a task")
+        return indices
+
+    def have_started(self, indices: Iterable[int]) -> bool:
+        return all(self.board.entry(index).starts for index in indices)
+
+    def have_finished(self, indices: Iterable[int]) -> bool:
+        return all(self.board.entry(index).finishes for index in indices)
+
+    def worker_of(self, index: int) -> int:
+        return self.board.entry(index).pid
+
+    def kill(self, pids: Iterable[int], number: int = signal.SIGKILL) -> None:
+        """Send a signal to workers, which may cost them their workloads; after SIGKILL they are dead."""
+        pids = list(pids)
+        self.killed.update(pids)
+        for pid in pids:
+            system.kill(pid, number)
+        if number == signal.SIGKILL:
+            self.eventually(lambda: not any(map(system.is_alive, pids)), "killed workers live")
 
     def goes_on(self) -> None:
-        """Check that the pool does its work and is full, and end it."""
-        more = self.offer(2 * self.parallelism, "sleep", "0.01")
-        self.settle(more)
-        states = {self.states[index] for index in more}
-        self.trial.expect(states == {"success"}, f"workloads offered afterwards end as {sorted(states)}")
-        self.until(self.full, "the pool is not full again")
+        """Check that the pool does its work, is complete, and ends."""
+        self.settle(self.queue(2 * self.parallelism, "sleep", "0.01"), "success")
+        self.until(self.is_full, "the pool is not complete again")
         self.end()
 
-    def kill(self, pid: int, number: int) -> None:
-        """Send a worker a signal."""
-        self.killed.add(pid)
-        os.kill(pid, number)
+    def helper(self, function: Callable[[], None]) -> int:
+        """
+        Call ``function`` in a process beside this one, which then ends; return its process id.
 
-    def full(self) -> bool:
-        """Return whether the pool is complete, as the executor and the system see it."""
-        alive = self.workers()
-        return len(self.executor.workers) == self.parallelism and set(alive) == set(self.executor.workers)
-
-    # What came of it
-
-    def wrong_states(self) -> list[int]:
-        """Return the workloads whose report cannot be right."""
-        wrong = []
-        for index, state in self.states.items():
-            entry = self.board.entry(index)
-            if state == "success":
-                wrong += [index] * (entry.finishes == 0)
-            elif state == "failed":
-                raised = entry.finishes and entry.pid not in self.killed
-                wrong += [index] * (bool(raised) and index not in self.to_fail)
-        return wrong
-
-    def abandon(self) -> None:
-        """Do not call lost what is not reported by now: the executor was told to drop it."""
-        self.offered = [index for index in self.offered if self.reports[index]]
-
-    def counts(self) -> dict[str, Any]:
-        """Return what happened to the workloads and how long calls took."""
-        lost = [index for index in self.offered if not self.reports[index]]
-        return {
-            "offered": len(self.offered),
-            "reported": len(self.offered) - len(lost),
-            "failed": sum(state == "failed" for state in self.states.values()),
-            "lost": len(lost),
-            "reported_twice": sum(count > 1 for count in self.reports.values()) + self.unknown,
-            "run_twice": sum(self.board.entry(index).starts > 1 for index in self.offered),
-            "wrong_state": len(self.wrong_states()),
-            "kills": len(self.killed),
-            "longest_call_ms": round(1000 * max(self.longest.values(), default=0), 1),
-            "longest_held_up_ms": round(1000 * self.longest_held_up, 1),
-            "raised": [f"{what} ({count} times)" for what, count in self.raised.most_common(5)],
-        }
+        To be called before the executor starts: a process of later would have its descriptors, too.
+        """
+        pid = os.fork()
+        if pid == 0:
+            os.setsid()  # Signals to the group of the scheduler are not for it.
+            try:
+                function()
+            finally:
+                os._exit(0)
+        return pid
 
 
-def make_workload(index: int, action: str, argument: str, token: str = "") -> workloads.ExecuteTask:
-    """Return a workload that ``tasks.supervise`` understands."""
+def make_workload(
+    index: int, action: str, argument: str, size: int = 0, executor_config: Any = None
+) -> ExecuteTask:
+    """
+    Return a workload that ``tasks.supervise`` understands.
+
+    :param size: bytes to make it longer by
+    """
+    from airflow.executors import workloads
+    from uuid6 import uuid7
+
     # Renamed in later releases, with fields that are not needed here.
     dto = getattr(workloads, "TaskInstance", None) or workloads.TaskInstanceDTO
     ti = dto(
@@ -330,9 +329,10 @@ def make_workload(index: int, action: str, argument: str, token: str = "") -> wo
         pool_slots=1,
         queue="default",
         priority_weight=1,
+        executor_config=executor_config,
     )
     return workloads.ExecuteTask(
-        token=token,
+        token="x" * size,
         ti=ti,
         dag_rel_path=Path("faults.py"),
         log_path=None,

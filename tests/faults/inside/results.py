@@ -5,25 +5,26 @@ from __future__ import annotations
 
 from inside.exceptions import EXCEPTIONS, VALUES
 from inside.pool import Pool
-from inside.trial import Runner, Trial
+from inside.registry import scenario
 
 
-def results(run: Runner, parallelism: int = 2) -> list[dict]:
-    """Have tasks return and raise them."""
-    cases = [("raise", kind, "failed") for kind in EXCEPTIONS]
-    # What a task returns is an exit code to nobody's interest: only that it has ended counts.
-    cases += [("return", kind, "success") for kind in VALUES]
-    return [
-        run.case(f"{action} {kind}", _report, [(parallelism, action, kind, state)], limit=30)
-        for action, kind, state in cases
-    ] + [run.case("exit code without a report", _report, [(parallelism, "exit", "7", "failed")])]
+@scenario(*EXCEPTIONS, parallelism=2)
+def task_raises(pool: Pool, kind: str) -> None:
+    _report(pool, "raise", kind, "failed")
 
 
-def _report(trial: Trial, parallelism: int, action: str, kind: str, state: str) -> None:
-    pool = Pool(trial, parallelism)
+@scenario(*VALUES, parallelism=2)
+def task_returns(pool: Pool, kind: str) -> None:
+    """What a task returns is of no interest to anybody: only that it has ended counts."""
+    _report(pool, "return", kind, "success")
+
+
+@scenario(parallelism=2)
+def worker_exits_in_its_task(pool: Pool) -> None:
+    _report(pool, "exit", "7", "failed")
+
+
+def _report(pool: Pool, action: str, argument: str, state: str) -> None:
     pool.start()
-    indices = pool.offer(2 * parallelism, action, kind)
-    pool.settle()
-    states = {pool.states[index] for index in indices}
-    trial.expect(states == {state}, f"reported as {sorted(states)}")
+    pool.settle(pool.queue(2 * pool.parallelism, action, argument), state)
     pool.goes_on()

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the scenarios of a variant of a base in one process of its interpreter, some side by side."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from patchsetlib.installs import environment
+from patchsetlib.patches import base as bases
+from patchsetlib.shell.processes import Guarded
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Variant:
+    """An Airflow under test."""
+
+    patched: bool
+    start_method: str
+    jobs: int
+    """Scenarios side by side: where they fail, they do nothing but wait."""
+    patience: float
+    """Seconds without progress after which work counts as lost: enough where it is lost for sure; where it
+    must not be, a busy machine may take longer."""
+
+
+VARIANTS = {
+    "stock": Variant(False, "fork", 6, 5),
+    "patched": Variant(True, "fork", 3, 60),
+    "forkserver": Variant(True, "forkserver", 1, 120),
+}
+
+
+def known(base: bases.Base) -> dict[str, dict[str, list[str]]]:
+    """Return what ``faults.toml`` of a base says."""
+    path = base.directory / "faults.toml"
+    return tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+class Server:
+    """The process that runs scenarios on one variant of a base."""
+
+    def __init__(
+        self, base: bases.Base, variant: Variant, names: list[str], directory: Path, source: str | None
+    ):
+        self.directory = directory
+        self._log = directory / "main.log"
+        self._stdout = directory / "results.jsonl"
+        python = environment.python(base, patched=variant.patched)
+        paths = [*([source] if source and variant.patched else []), HERE]
+        variables = environment.variables(python) | {
+            "AIRFLOW_HOME": str(directory),
+            "AIRFLOW__API_AUTH__JWT_SECRET": "faults",
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "PYTHONPATH": os.pathsep.join(map(str, paths)),
+        }
+        options = ["--start-method", variant.start_method, "--jobs", str(variant.jobs)]
+        options += ["--patience", str(variant.patience), "--directory", str(directory)]
+        with self._stdout.open("wb") as stdout, self._log.open("wb") as stderr:
+            command = [python, "-m", "inside.main", *options, *names]
+            self._process = Guarded.start(command, env=variables, stdout=stdout, stderr=stderr)
+
+    @functools.cached_property
+    def results(self) -> dict[str, dict[str, Any]]:
+        """What came of each scenario, when all have ended; each has a limit of its own."""
+        self._process.wait()
+        results = map(json.loads, self._stdout.read_text(encoding="utf-8").splitlines())
+        return {result["scenario"]: result for result in results}
+
+    def log_of(self, name: str) -> str:
+        """Return the end of what the processes of a scenario have written, and of what the server has."""
+        logs = [self.directory / f"{name}.log", self._log]
+        return "\n".join(
+            log.read_text(encoding="utf-8", errors="replace")[-5000:] for log in logs if log.exists()
+        )
+
+    def stop(self) -> None:
+        self._process.stop(grace=0)

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commits of a series, each as a directory of files with upstream's settings, and what runs there."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+from patchsetlib.installs import environment
+from patchsetlib.patches import artifacts, series, source
+from patchsetlib.patches.base import Base
+from patchsetlib.patches.series import Patch
+from patchsetlib.shell import processes
+from patchsetlib.shell import uv as uvtool
+from patchsetlib.shell.git import git
+
+CONFTEST = """\
+# In place of upstream's conftest.py, which no sdist holds.
+import os
+
+import pytest
+
+pytest_plugins = "tests_common.pytest_plugin"
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session):
+    yield
+    # All reports are written. Without the patch under test, exiting can wait for worker processes for ever.
+    session.config.get_terminal_writer().flush()
+    os._exit(session.exitstatus)
+"""
+# Seconds for a whole run: many times what any needs.
+RUN_LIMIT = 240.0
+# Seconds for a single test: as in upstream's CI; and where it is enough to see one fail.
+TEST_LIMIT = 60
+FAILURE_LIMIT = 20
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run of pytest came to."""
+
+    passed: int
+    failed: tuple[str, ...]
+    """Tests that failed and modules that could not be imported; or that the run did not end."""
+    seconds: float
+    log: Path
+
+    def __str__(self) -> str:
+        """Return what failed, and the end of the log without the tests that passed."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        rest = [line for line in lines if " PASSED " not in line]
+        return "\n".join([*self.failed, f"the last lines of {self.log}:", *rest[-60:]])
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One commit of a series."""
+
+    base: Base
+    patch: Patch
+    id: str
+    repository: Path
+
+    @property
+    def name(self) -> str:
+        return f"{self.base.name} {self.patch.slug}"
+
+    @property
+    def is_common(self) -> bool:
+        """Whether other bases have the same patch."""
+        return self.patch.name.startswith(series.COMMON)
+
+    def changed(self, *patterns: str, since: str | None = None) -> list[str]:
+        """Return the files matching ``patterns`` that differ from the parent (``since``) and exist here."""
+        options = ("--name-only", "--no-renames", "--diff-filter=d", "-z", since or f"{self.id}~1", self.id)
+        return git("diff", *options, "--", *patterns, cwd=self.repository).split("\0")[:-1]
+
+    def tests(self, since: str | None = None) -> list[str]:
+        """Return the test modules that differ from the parent (``since``)."""
+        return self.changed(":(glob)**/tests/**/test_*.py", since=since)
+
+    def write(self, tree: Path) -> None:
+        """Make the directory ``tree`` hold the files of the commit, and upstream's settings."""
+        write_files(self.repository, self.id, tree)
+        write_settings(self.base, tree)
+
+    def write_without_patch(self, tree: Path) -> None:
+        """Make the directory ``tree`` hold the files of the parent, but the test modules of the commit."""
+        write_files(self.repository, f"{self.id}~1", tree)
+        write_files(self.repository, self.id, tree, self.tests())
+        write_settings(self.base, tree)
+
+
+def of_series(base: Base) -> list[Commit]:
+    """
+    Return the commits of the series of ``base``, in order.
+
+    :raises PatchsetError: if it does not apply
+    """
+    tree = source.cached_tree(base, patched=True)
+    ids = git("rev-list", "--reverse", f"{source.tag_name(base)}..HEAD", cwd=tree).split()
+    pairs = zip(series.load(base).patches, ids, strict=True)
+    return [Commit(base, patch, commit, tree) for patch, commit in pairs]
+
+
+def write_files(repository: Path, revision: str, tree: Path, paths: Sequence[str] = ()) -> None:
+    """Write ``paths`` (all) of a revision below ``tree``."""
+    tree.mkdir(exist_ok=True)
+    archive = tree.with_suffix(".tar")
+    git("archive", f"--output={archive}", revision, *paths, cwd=repository)
+    shutil.unpack_archive(archive, tree)
+    archive.unlink()
+
+
+def write_settings(base: Base, tree: Path) -> None:
+    """Write upstream's settings for ruff and pytest to ``tree``, and what its test plugin needs."""
+    (tree / "pyproject.toml").write_bytes(upstream_settings(base))
+    for distribution in base.distributions:
+        tests = tree / distribution.directory / "tests"
+        tests.mkdir(exist_ok=True)
+        (tests / "conftest.py").write_text(CONFTEST, encoding="utf-8")
+    # Without these the plugin would compute them, with a script that no sdist holds.
+    generated = tree / "generated"
+    generated.mkdir()
+    (generated / "provider_dependencies.json").write_text("{}", encoding="utf-8")
+    (generated / "provider_dependencies.json.sha256sum").write_text(hashlib.sha256().hexdigest())
+
+
+def upstream_settings(base: Base) -> bytes:
+    """Return the ``pyproject.toml`` at the root of upstream's monorepo, which one of its sdists holds."""
+    assert base.settings_sdist is not None, f"{base.name}/base.toml has no [settings-sdist]"
+    with tarfile.open(artifacts.fetch(base.settings_sdist)) as tar:
+        (name,) = (n for n in tar.getnames() if n.count("/") == 1 and n.endswith("/pyproject.toml"))
+        content = tar.extractfile(name)
+        assert content is not None
+        return content.read()
+
+
+def migrated_database(base: Base, home: Path) -> Path:
+    """Return a new SQLite database with Airflow's tables, made in ``home``."""
+    python = environment.test_python(base)
+    log = home / "migrate.log"
+    command = [python, "-m", "airflow", "db", "migrate"]
+    done = processes.run(command, env=_variables(python, home), log=log, timeout=RUN_LIMIT)
+    assert done.returncode == 0, log.read_text(encoding="utf-8", errors="replace")
+    return home / "airflow.db"
+
+
+def run_unit_tests(
+    python: Path, tree: Path, files: Sequence[str], database: Path, scratch: Path, first_failure: bool = False
+) -> Outcome:
+    """
+    Run the test modules ``files`` of ``tree``; no process of the run is left afterwards.
+
+    :param python: interpreter of a test environment; the sources of ``tree`` come first on its path
+    :param database: is copied
+    :param scratch: directory to create, for the log, the report and Airflow's home
+    :param first_failure: stop at the first failure, and do not wait long for a test that hangs
+    :raises RuntimeError: if pytest does not get as far as running tests
+    """
+    home, log, report = scratch / "home", scratch / "pytest.log", scratch / "report.xml"
+    home.mkdir(parents=True)
+    shutil.copy(database, home)
+    (home / ".airflow_db_initialised").touch()
+    limit = FAILURE_LIMIT if first_failure else TEST_LIMIT
+    command = [
+        *(python, "-m", "pytest", "-c", tree / "pyproject.toml", "--rootdir", tree),
+        *("--disable-capture-warnings", "--color=no", "--continue-on-collection-errors"),
+        *("-p", "no:cacheprovider", "--basetemp", scratch / "tmp", "--junit-xml", report),
+        *(f"--setup-timeout={limit}", f"--execution-timeout={limit}"),
+        *(("--maxfail=1", "--teardown-timeout=5") if first_failure else (f"--teardown-timeout={limit}",)),
+        *files,
+    ]
+    variables = _variables(python, home) | {"AIRFLOW_SOURCES": str(tree)}
+    try:
+        code = processes.run(command, env=variables, cwd=tree, log=log, timeout=RUN_LIMIT).returncode
+    except subprocess.TimeoutExpired:
+        return Outcome(0, (f"no end in {RUN_LIMIT:.0f} s",), RUN_LIMIT, log)
+    if code not in (0, 1) or not report.exists():
+        raise RuntimeError(f"pytest ended with exit code {code}, see {log}")
+    return _outcome(report, log)
+
+
+def _variables(python: Path, home: Path) -> dict[str, str]:
+    return processes.neutral_environment() | {
+        "PATH": environment.variables(python)["PATH"],
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__UNIT_TEST_MODE": "True",
+        "PYTHONNOUSERSITE": "1",
+    }
+
+
+def _outcome(report: Path, log: Path) -> Outcome:
+    (suite,) = ElementTree.parse(report).getroot().iter("testsuite")
+    failed, passed = [], 0
+    for case in suite.iter("testcase"):
+        results = {element.tag for element in case}
+        if results & {"failure", "error"}:
+            failed.append(f"{case.attrib['classname'].rpartition('.')[2]}::{case.attrib['name']}".lstrip(":"))
+        elif "skipped" not in results:
+            passed += 1
+    return Outcome(passed, tuple(failed), float(suite.attrib["time"]), log)
+
+
+def compile_errors(base: Base, tree: Path, files: Sequence[str]) -> str:
+    """Return what the Python of ``base`` says about the syntax of ``files``; empty if they are valid."""
+    return _complaints([environment.test_python(base), "-I", "-m", "compileall", "-q", "-f", *files], tree)
+
+
+def ruff_errors(base: Base, tree: Path, files: Sequence[str]) -> str:
+    """Return what ruff, in upstream's version and with its settings, says about ``files``."""
+    ruff = [uvtool.executable(), "tool", "run", "--quiet", "--python", sys.executable, f"ruff@{base.ruff}"]
+    options = ["--no-cache", "--force-exclude", *files]
+    check = _complaints([*ruff, "check", "--no-fix", *options], tree)
+    return check + _complaints([*ruff, "format", "--check", "--diff", *options], tree)
+
+
+def _complaints(command: Sequence[str | Path], tree: Path) -> str:
+    done = subprocess.run(
+        command, cwd=tree, env=uvtool.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    return f"{done.stdout}{done.stderr}" if done.returncode else ""

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each series applies and exports as it is, and every commit stands alone."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterable, Iterator
+
+import commits
+import pytest
+from commits import Commit, Outcome
+from packaging.specifiers import SpecifierSet
+
+from patchsetlib.installs import environment
+from patchsetlib.patches import base as bases
+from patchsetlib.patches import check, export, series, source
+from patchsetlib.patches.base import Base
+from patchsetlib.shell.errors import PatchsetError
+
+pytestmark = pytest.mark.network
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    chosen = [bases.load(name) for name in metafunc.config.getoption("--base") or bases.all_bases()]
+    released = sorted((base for base in chosen if base.released), key=lambda base: not base.is_default)
+    for name, values in {"base": chosen, "released": released}.items():
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, values, ids=lambda base: base.name)
+    if "commit" in metafunc.fixturenames:
+        unit_tests = "run" in metafunc.fixturenames
+        metafunc.parametrize("commit", list(_commits(released, unit_tests)), indirect=True)
+    if "version" in metafunc.fixturenames:
+        minors = [f"3.{minor}" for minor in range(10, 30)]
+        supported = [v for v in minors if any(v in SpecifierSet(base.python) for base in released)]
+        metafunc.parametrize("version", supported)
+
+
+def _commits(released: Iterable[Base], unit_tests: bool) -> Iterator:
+    """Yield a parameter for each patch of each base."""
+    seen = set()
+    for base in released:
+        for number, name in enumerate(series.names(base)):
+            slug = series.slug(name)
+            if unit_tests and name.startswith(series.COMMON):
+                if slug in seen:
+                    continue
+                seen.add(slug)
+            # The default base has nearly the same patches; what differs shows at the last commit.
+            marks = [pytest.mark.nightly] if unit_tests and not base.is_default else []
+            yield pytest.param((base.name, number), id=f"{base.name}-{slug}", marks=marks)
+
+
+@functools.cache
+def _series(name: str) -> list[Commit]:
+    return commits.of_series(bases.load(name))
+
+
+@pytest.fixture
+def commit(request) -> Commit:
+    name, number = request.param
+    return _series(name)[number]
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory):
+    """Return a function that gives the path of a database for the unit tests of a base."""
+    return functools.cache(
+        lambda base: commits.migrated_database(base, tmp_path_factory.mktemp("migrated", numbered=True))
+    )
+
+
+@pytest.fixture
+def run(database, tmp_path, summary):
+    """Return a function that runs test modules in ``tmp_path / "tree"``."""
+
+    def run_tests(base: Base, name: str, files: list[str], version: str | None = None, **options) -> Outcome:
+        if not files:
+            pytest.skip("no unit tests")
+        python = environment.test_python(base, version)
+        outcome = commits.run_unit_tests(
+            python, tmp_path / "tree", files, database(base), tmp_path / "run", **options
+        )
+        failed = f", failed: {', '.join(outcome.failed)}" if outcome.failed else ""
+        line = f"{name}: {outcome.passed} passed in {outcome.seconds:.0f} s{failed}"
+        summary("unit tests of the series", line)
+        return outcome
+
+    return run_tests
+
+
+# The longest first: they are to run beside all the rest.
+
+
+def test_unit_tests_of_all_commits_pass_at_the_last(released, run, tmp_path):
+    *_, last = _series(released.name)
+    # What is common to several bases is tested on one of them.
+    common = [f for c in _series(released.name) if c.is_common for f in c.tests()]
+    elsewhere = common if not released.is_default else []
+    files = [f for f in last.tests(since=source.tag_name(released)) if f not in elsewhere]
+    last.write(tmp_path / "tree")
+    outcome = run(released, f"{released.name} with all patches", files)
+    assert outcome.failed == (), str(outcome)
+    assert outcome.passed > 0, str(outcome)
+
+
+def test_unit_tests_pass(commit, run, tmp_path):
+    commit.write(tmp_path / "tree")
+    outcome = run(commit.base, commit.name, commit.tests())
+    assert outcome.failed == (), str(outcome)
+    assert outcome.passed > 0, str(outcome)
+
+
+def test_unit_tests_fail_without_the_patch(commit, run, tmp_path):
+    commit.write_without_patch(tmp_path / "tree")
+    outcome = run(commit.base, f"{commit.name} without the patch", commit.tests(), first_failure=True)
+    assert outcome.failed, f"{commit.tests()} pass without the patch\n{outcome}"
+
+
+@pytest.mark.nightly
+def test_common_unit_tests_pass_on_every_python(version, run, tmp_path):
+    bases_here = sorted(map(bases.load, bases.all_bases()), key=lambda base: not base.is_default)
+    base = next(base for base in bases_here if base.released and version in SpecifierSet(base.python))
+    common = [c for c in _series(base.name) if c.is_common]
+    if not common:
+        pytest.skip("no patch is common to several bases")
+    common[-1].write(tmp_path / "tree")
+    files = [file for commit in common for file in commit.tests()]
+    try:
+        outcome = run(base, f"common patches on Python {version}", files, version)
+    except PatchsetError as e:
+        pytest.skip(str(e))
+    assert outcome.failed == (), str(outcome)
+    assert outcome.passed > 0, str(outcome)
+
+
+def test_patch_files_follow_the_rules(base):
+    assert [str(finding) for finding in check.check(base)] == []
+
+
+def test_export_gives_the_same_bytes(released, tmp_path):
+    tree = source.make_sdist_tree(released, tmp_path / "tree")
+    source.apply_series(released, tree)
+    (tmp_path / "scratch").mkdir()
+    assert export.export(released, tree, tmp_path / "scratch").changes() == []
+
+
+def test_commits_are_the_same_on_every_machine(released, tmp_path, monkeypatch):
+    (tmp_path / ".gitconfig").write_text("[user]\nname = x\nemail = x\n[core]\nautocrlf = true\nabbrev = 5\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TZ", "Asia/Kathmandu")
+    monkeypatch.setenv("GIT_AUTHOR_DATE", "2001-01-01T00:00:00")
+    umask = os.umask(0o077)
+    try:
+        tree = source.make_sdist_tree(released, tmp_path / "a tree")
+        applied = source.format_commits(source.apply_series(released, tree))
+    finally:
+        os.umask(umask)
+    assert applied == released.commits_file.read_text(encoding="utf-8")
+
+
+def test_commit_compiles_and_passes_ruff(commit, tmp_path):
+    tree = tmp_path / "tree"
+    commit.write(tree)
+    files = commit.changed("*.py")
+    assert commits.compile_errors(commit.base, tree, files) == ""
+    assert commits.ruff_errors(commit.base, tree, files) == ""
