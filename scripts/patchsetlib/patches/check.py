@@ -61,9 +61,12 @@ def check(base: Base, clone: Path | None = None) -> Iterator[Finding]:
     for subject, count in Counter(patch.subject for patch in patches).items():
         if count > 1:
             yield Finding(base.series_file, f"{count} patches have the subject {subject!r}")
+    common = frozenset(
+        file for patch in patches if patch.name.startswith(series.COMMON) for file in patch.created
+    )
     for patch in patches:
         yield from message(patch)
-        yield from content(patch, [each.directory for each in base.distributions])
+        yield from content(patch, [each.directory for each in base.distributions], common)
     yield from _documents(base, patches)
     if len(patches) < len(names):
         return
@@ -138,16 +141,17 @@ def message(patch: Patch) -> Iterator[Finding]:
     yield from (Finding(patch.path, problem) for wrong, problem in rules if wrong)
 
 
-def content(patch: Patch, directories: Sequence[str]) -> Iterator[Finding]:
+def content(patch: Patch, directories: Sequence[str], common: frozenset[str]) -> Iterator[Finding]:
     """
     Yield what is wrong with what a patch changes, as far as the patch alone shows it.
 
     :param directories: of the distributions in the monorepo
+    :param common: the files that common patches create
     """
     if not patch.files:
         yield Finding(patch.path, "changes nothing")
-    if patch.name.startswith(series.COMMON) and set(patch.files) != patch.created:
-        yield Finding(patch.path, "changes files that exist; a common patch only creates files")
+    if patch.name.startswith(series.COMMON) and (others := set(patch.files) - common):
+        yield Finding(patch.path, f"changes {min(others)}, which no common patch creates")
     code = [file for file in patch.files if "/src/" in file and file.endswith(".py")]
     tests = [file for file in patch.files if "/tests/" in file]
     if code and not tests and not re.fullmatch(r"none \(.+\)", patch.trailer("Tests") or ""):
