@@ -261,8 +261,8 @@ def test_common_patch_that_changes_a_file(common):
     common.ok("export", "1.0")
     done = common.run("--quiet", "check")
     assert done.stdout == (
-        "airflow-core/common/Take-the-ninth-step-right.patch: changes files that exist; "
-        "a common patch only creates files\n"
+        f"airflow-core/common/Take-the-ninth-step-right.patch: changes {FIRST}, "
+        "which no common patch creates\n"
     )
 
 
