@@ -141,7 +141,9 @@ def message(patch: Patch) -> Iterator[Finding]:
     yield from (Finding(patch.path, problem) for wrong, problem in rules if wrong)
 
 
-def content(patch: Patch, directories: Sequence[str], common: frozenset[str]) -> Iterator[Finding]:
+def content(
+    patch: Patch, directories: Sequence[str], common: frozenset[str] = frozenset()
+) -> Iterator[Finding]:
     """
     Yield what is wrong with what a patch changes, as far as the patch alone shows it.
 
