@@ -25,7 +25,7 @@ from patchsetlib.patches import base as bases
 from patchsetlib.shell.errors import PatchsetError
 from patchsetlib.shell.paths import ROOT, work_dir
 
-BASE = "3.1.3"
+BASE = bases.default().name
 pytestmark = [pytest.mark.network, pytest.mark.base(BASE)]
 DEMO = [sys.executable, "-I", str(ROOT / "scripts" / "patchsetlib"), "demo", BASE]
 SMALL = {"tasks": 4, "parallelism": 4, "concurrency": 0, "seconds": 0.2, "settle": 1.0}

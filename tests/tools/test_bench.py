@@ -120,7 +120,7 @@ def three(tmp_path: Path, monkeypatch) -> bases.Base:
     for name in names:
         (directory / name).write_text(f"text of {name}")
     (directory / "series").write_text("# Comment\n\n" + "".join(f"{name}\n" for name in names))
-    return dataclasses.replace(bases.load("3.1.3"), directory=directory)
+    return dataclasses.replace(bases.default(), directory=directory)
 
 
 def test_beginning_of_a_series_is_a_copy(three: bases.Base):
@@ -367,14 +367,14 @@ def test_memory_is_counted_to_the_package_and_not_to_what_imports_it(tmp_path: P
 )
 def test_real(line: str, tmp_path: Path):
     name, *options = line.split()
-    command = [sys.executable, "-I", str(ROOT / "scripts" / "patchsetlib"), "--quiet", "bench", name, "3.1.3"]
+    command = [sys.executable, "-I", str(ROOT / "scripts" / "patchsetlib"), "--quiet", "bench", name, bases.default().name]
     command += [*options, "--repeats", "1", "--output", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr
     data = json.loads(next(tmp_path.glob("*.json")).read_text())
     assert list(data["subjects"]) == ["stock", "patched"]
-    tip = git("rev-parse", "HEAD", cwd=source.cached_tree(bases.load("3.1.3"), patched=True))
+    tip = git("rev-parse", "HEAD", cwd=source.cached_tree(bases.default(), patched=True))
     assert data["subjects"]["patched"]["commit"] == tip.strip()
     assert f"## {name}, Airflow 3.1.3" in (tmp_path / "README.md").read_text()
     for run in data["runs"]:

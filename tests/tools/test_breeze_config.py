@@ -53,7 +53,7 @@ def test_airflow_knows_the_options_and_parses_the_dag(tmp_path: Path):
         "DAGS": str(CONFIG / "dags"),
         "PATH": os.environ["PATH"],
     }
-    python = environment.python(bases.load("3.1.3"), patched=True)
+    python = environment.python(bases.default(), patched=True)
 
     done = subprocess.run([python, "-B", "-c", UNKNOWN], env=env, capture_output=True, text=True, check=False)
 
