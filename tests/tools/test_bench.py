@@ -367,8 +367,8 @@ def test_memory_is_counted_to_the_package_and_not_to_what_imports_it(tmp_path: P
 )
 def test_real(line: str, tmp_path: Path):
     name, *options = line.split()
-    command = [sys.executable, "-I", str(ROOT / "scripts" / "patchsetlib"), "--quiet", "bench", name, bases.default().name]
-    command += [*options, "--repeats", "1", "--output", str(tmp_path)]
+    command = [sys.executable, "-I", str(ROOT / "scripts" / "patchsetlib"), "--quiet", "bench"]
+    command += [name, bases.default().name, *options, "--repeats", "1", "--output", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr
