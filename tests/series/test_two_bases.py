@@ -12,11 +12,13 @@ from patchsetlib.patches import base as bases
 from patchsetlib.patches import series
 from patchsetlib.patches.series import Patch
 
-RELEASE, MAIN = "3.1.3", "main-c5e70a9"
+PAIRS = [
+    pytest.param(other, name, marks=[pytest.mark.base(other), pytest.mark.base(name)])
+    for name in bases.all_bases()
+    if (other := bases.load(name).same_series_as)
+]
 # Of the changed lines of a patch on both, twice as many as differ at most today.
 TOLERATED = 0.1
-
-pytestmark = [pytest.mark.base(RELEASE), pytest.mark.base(MAIN)]
 
 
 def patches(name: str) -> dict[str, Patch]:
@@ -34,14 +36,11 @@ def changed_lines(patch: Patch) -> list[str]:
     return [re.sub(r"^([-+])\s+", r"\1", line) for line in lines]
 
 
-def test_same_patches_in_the_same_order():
-    assert list(patches(RELEASE)) == list(patches(MAIN))
-
-
-@pytest.mark.parametrize("subject", patches(MAIN))
-def test_same_changes(subject):
-    ours, theirs = (changed_lines(patches(name)[subject]) for name in (RELEASE, MAIN))
-    compared = difflib.ndiff(ours, theirs)
-    found = [line for line in compared if line.startswith(("- ", "+ "))]
-    assert ours
-    assert len(found) <= TOLERATED * (len(ours) + len(theirs)), "\n".join(found)
+@pytest.mark.parametrize(("ours", "theirs"), PAIRS)
+def test_same_changes_in_the_same_order(ours, theirs):
+    assert list(patches(ours)) == list(patches(theirs))
+    for subject in patches(ours):
+        changes = [changed_lines(patches(name)[subject]) for name in (ours, theirs)]
+        found = [line for line in difflib.unified_diff(*changes, n=0) if not line.startswith("@@")]
+        assert all(changes)
+        assert len(found) <= TOLERATED * sum(map(len, changes)), "\n".join([subject, *found])

@@ -62,6 +62,8 @@ class Base:
     repository: str = UPSTREAM
     is_default: bool = False
     """Whether to take it where no base is given."""
+    same_series_as: str | None = None
+    """Name of the base of a release that has the same patches."""
     ruff: str | None = None
     """Version of ruff that upstream pins."""
     tag: str | None = None
@@ -161,6 +163,7 @@ def _read(path: Path, data: dict) -> Base:
         python=data["python"]["range"],
         repository=data["git"].get("repository", UPSTREAM),
         is_default=data.get("default", False),
+        same_series_as=data.get("same-series-as"),
         ruff=data.get("tools", {}).get("ruff"),
         tag=data["git"].get("tag"),
         date=data["git"]["date"] if "tag" in data["git"] else "",
