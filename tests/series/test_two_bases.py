@@ -38,9 +38,10 @@ def changed_lines(patch: Patch) -> list[str]:
 
 @pytest.mark.parametrize(("ours", "theirs"), PAIRS)
 def test_same_changes_in_the_same_order(ours, theirs):
-    assert list(patches(ours)) == list(patches(theirs))
-    for subject in patches(ours):
-        changes = [changed_lines(patches(name)[subject]) for name in (ours, theirs)]
+    here, there = patches(ours), patches(theirs)
+    assert list(here) == list(there)
+    for subject in here:
+        changes = [changed_lines(patch) for patch in (here[subject], there[subject])]
         found = [line for line in difflib.unified_diff(*changes, n=0) if not line.startswith("@@")]
         assert all(changes)
         assert len(found) <= TOLERATED * sum(map(len, changes)), "\n".join([subject, *found])
