@@ -231,10 +231,11 @@ def test_memory():
     moments = workload._moments(samples, sample(1, 0, 0), finished=10) | {"60 s after": sample(70, 4, 0, 6)}
     record = {
         "moments": {name: moment.as_json() for name, moment in moments.items()},
-        "events": {"ready": 0.5},
+        "events": {"ready": 0.5, "at rest": 10.0, "end": 60.0},
         "cpu": {
             "triggered": {"scheduler": 4.0, "api-server": 1},
             "finished": {"scheduler": 5.0, "task": 4.5, "api-server": 9},
+            "at rest": {"scheduler": 5.25, "task": 4.75, "api-server": 9},
             "end": {"scheduler": 5.5, "task": 4.75, "api-server": 9},
         },
         "dag_run": {"seconds": 9.0, "tasks": 8, "succeeded": 8},
@@ -252,6 +253,7 @@ def test_memory():
     assert found["run", "tasks", "succeeded of 8"] == 8
     assert found["run", "CPU of the tree", "during the tasks, s"] == 5.5
     assert found["run", "CPU of the tree", "from then to the end, s"] == 0.75
+    assert found["run", "CPU of the scheduler", "per s at rest, ms"] == 5
 
 
 def test_growth():

@@ -111,6 +111,7 @@ def measure(
                 event("finished")
             with ui.step(f"{name}: the {settle:g} s after the tasks" if settle else f"{name}: at rest"):
                 deployment.wait_for("end of the task processes", lambda: _no_work(sampler.now()), 90)
+                event("at rest")
                 while time.monotonic() - sampler.zero < events["finished"] + settle:
                     deployment.check()
                     time.sleep(0.5)

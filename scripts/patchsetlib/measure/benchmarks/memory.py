@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from patchsetlib.measure import memory
-from patchsetlib.measure.figures import TOTAL_TOLERANCE, Figure, mib, seconds, succeeded
+from patchsetlib.measure.figures import TOTAL_TOLERANCE, Figure, mib, milliseconds, seconds, succeeded
 from patchsetlib.measure.memory import Sample
 from patchsetlib.measure.runner import Benchmark, Option, Run
 from patchsetlib.measure.workload import Workload
@@ -43,10 +43,14 @@ def _figures(record: dict) -> list[Figure]:
         found.append(Figure(when, "whole tree", "processes", sample.count(), None, digits=0))
         found.append(mib(when, "whole tree", "PSS total", sample.total("pss"), TOTAL_TOLERANCE))
     cpu = {event: _tree(spent) for event, spent in record["cpu"].items()}
+    rest, end = (
+        (record["cpu"][event].get("scheduler", 0), record["events"][event]) for event in ("at rest", "end")
+    )
     return [
         *found,
         seconds("run", "CPU of the tree", "during the tasks", cpu["finished"] - cpu["triggered"]),
         seconds("run", "CPU of the tree", "from then to the end", cpu["end"] - cpu["finished"]),
+        milliseconds("run", "CPU of the scheduler", "per s at rest", (end[0] - rest[0]) / (end[1] - rest[1])),
         succeeded("run", record["dag_run"]),
         seconds("run", "Dag run", "queued to end", record["dag_run"]["seconds"]),
         seconds("run", "Airflow", "start to ready", record["events"]["ready"]),
