@@ -22,12 +22,16 @@ from patchsetlib.shell import uv as uvtool
 from patchsetlib.shell.git import git
 
 CONFTEST = """\
-# In place of upstream's conftest.py, which no sdist holds.
+# Beside upstream's conftest.py of a distribution.
 import os
 
 import pytest
 
-pytest_plugins = "tests_common.pytest_plugin"
+
+@pytest.fixture(autouse=True)
+def _disable_redact():
+    # In place of that of the plugin, whose published versions do not know how the release masks secrets.
+    pass
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -37,6 +41,8 @@ def pytest_sessionfinish(session):
     session.config.get_terminal_writer().flush()
     os._exit(session.exitstatus)
 """
+# In place of upstream's conftest.py of a distribution whose sdist does not hold it.
+PLUGIN = 'pytest_plugins = "tests_common.pytest_plugin"\n'
 # Seconds for a whole run: many times what any needs.
 RUN_LIMIT = 240.0
 # Seconds for a single test: as in upstream's CI; and where it is enough to see one fail.
@@ -53,6 +59,7 @@ class Outcome:
     """Tests that failed and modules that could not be imported; or that the run did not end."""
     seconds: float
     log: Path
+    """Of the first run with a failure."""
 
     def __str__(self) -> str:
         """Return what failed, and the end of the log without the tests that passed."""
@@ -124,10 +131,12 @@ def write_files(repository: Path, revision: str, tree: Path, paths: Sequence[str
 def write_settings(base: Base, tree: Path) -> None:
     """Write upstream's settings for ruff and pytest to ``tree``, and what its test plugin needs."""
     (tree / "pyproject.toml").write_bytes(upstream_settings(base))
+    (tree / "conftest.py").write_text(CONFTEST, encoding="utf-8")
     for distribution in base.distributions:
         tests = tree / distribution.directory / "tests"
         tests.mkdir(exist_ok=True)
-        (tests / "conftest.py").write_text(CONFTEST, encoding="utf-8")
+        if not (tests / "conftest.py").exists():
+            (tests / "conftest.py").write_text(PLUGIN, encoding="utf-8")
     # Without these the plugin would compute them, with a script that no sdist holds.
     generated = tree / "generated"
     generated.mkdir()
@@ -156,24 +165,57 @@ def migrated_database(base: Base, home: Path) -> Path:
 
 
 def run_unit_tests(
-    python: Path, tree: Path, files: Sequence[str], database: Path, scratch: Path, first_failure: bool = False
+    base: Base,
+    python: Path,
+    tree: Path,
+    files: Sequence[str],
+    database: Path,
+    scratch: Path,
+    first_failure: bool = False,
 ) -> Outcome:
     """
     Run the test modules ``files`` of ``tree``; no process of the run is left afterwards.
 
+    Those of each distribution run in a process of their own: their settings contradict each other.
+
     :param python: interpreter of a test environment; the sources of ``tree`` come first on its path
     :param database: is copied
-    :param scratch: directory to create, for the log, the report and Airflow's home
+    :param scratch: start of the names of directories to create, for logs, reports and Airflow's homes
     :param first_failure: stop at the first failure, and do not wait long for a test that hangs
     :raises RuntimeError: if pytest does not get as far as running tests
     """
+    passed, failed, seconds, log = 0, (), 0.0, scratch
+    for number, distribution in enumerate(base.distributions):
+        chosen = [file for file in files if file.startswith(f"{distribution.directory}/")]
+        if chosen and not (failed and first_failure):
+            # Short, since paths of sockets that tests make below it must be.
+            place = scratch.with_name(f"{scratch.name}{number}")
+            outcome = _run_pytest(base, python, tree, chosen, database, place, first_failure)
+            log = log if failed else outcome.log
+            passed, failed = passed + outcome.passed, (*failed, *outcome.failed)
+            seconds += outcome.seconds
+    return Outcome(passed, failed, seconds, log)
+
+
+def _run_pytest(
+    base: Base,
+    python: Path,
+    tree: Path,
+    files: Sequence[str],
+    database: Path,
+    scratch: Path,
+    first_failure: bool,
+) -> Outcome:
     home, log, report = scratch / "home", scratch / "pytest.log", scratch / "report.xml"
     home.mkdir(parents=True)
     shutil.copy(database, home)
     (home / ".airflow_db_initialised").touch()
     limit = FAILURE_LIMIT if first_failure else TEST_LIMIT
+    # Upstream's setting names those of core alone.
+    paths = (f"{each.directory}/{name}" for each in base.distributions for name in ("src", "tests"))
     command = [
         *(python, "-m", "pytest", "-c", tree / "pyproject.toml", "--rootdir", tree),
+        *("-o", f"pythonpath={' '.join(paths)}"),
         *("--disable-capture-warnings", "--color=no", "--continue-on-collection-errors"),
         *("-p", "no:cacheprovider", "--basetemp", scratch / "tmp", "--junit-xml", report),
         *(f"--setup-timeout={limit}", f"--execution-timeout={limit}"),

@@ -79,7 +79,7 @@ def run(database, tmp_path, summary):
             pytest.skip("no unit tests")
         python = environment.test_python(base, version)
         outcome = commits.run_unit_tests(
-            python, tmp_path / "tree", files, database(base), tmp_path / "run", **options
+            base, python, tmp_path / "tree", files, database(base), tmp_path / "run", **options
         )
         failed = f", failed: {', '.join(outcome.failed)}" if outcome.failed else ""
         line = f"{name}: {outcome.passed} passed in {outcome.seconds:.0f} s{failed}"
