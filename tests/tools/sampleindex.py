@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A package index on this machine with one small project, for tests of what is done with a real one."""
+"""A package index on this machine with small projects, for tests of what is done with a real one."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ PROJECT = "demo-core"
 WHEEL = "demo_core-1.0-py3-none-any.whl"
 
 
-def wheel(files: dict[str, str]) -> bytes:
-    """Return a wheel with these files; its script ``demo`` exits with what ``step_3`` returns."""
-    metadata = "demo_core-1.0.dist-info"
+def wheel(files: dict[str, str], project: str = PROJECT) -> bytes:
+    """Return a wheel; that of ``PROJECT`` has a script ``demo`` that exits with what ``step_3`` returns."""
+    metadata = f"{project.replace('-', '_')}-1.0.dist-info"
     files = files | {
-        f"{metadata}/METADATA": f"Metadata-Version: 2.1\nName: {PROJECT}\nVersion: 1.0\n",
+        f"{metadata}/METADATA": f"Metadata-Version: 2.1\nName: {project}\nVersion: 1.0\n",
         f"{metadata}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        f"{metadata}/entry_points.txt": "[console_scripts]\ndemo = airflow.first:step_3\n",
     }
+    if project == PROJECT:
+        files[f"{metadata}/entry_points.txt"] = "[console_scripts]\ndemo = airflow.first:step_3\n"
     record = ""
     for name, text in files.items():
         digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode().rstrip("=")
@@ -36,7 +37,7 @@ def wheel(files: dict[str, str]) -> bytes:
 
 class Index:
     """
-    Serves files of ``PROJECT`` on a free port of the loopback interface.
+    Serves files of projects on a free port of the loopback interface.
 
     ``faults`` are used up one per download by the tool itself (not by uv): an HTTP status, or ``"cut"`` for
     half of the file. ``sent`` has what is sent in place of a file that the index lists. While ``gate`` is not
@@ -78,8 +79,9 @@ class Index:
             self._send(request, 401, b"", "text/plain")
             return
         name = request.path.rstrip("/").rpartition("/")[2]
-        if name == PROJECT:
-            hashes = {file: hashlib.sha256(content).hexdigest() for file, content in self.files.items()}
+        files = {k: v for k, v in self.files.items() if k.startswith(f"{name.replace('-', '_')}-1.0-")}
+        if files:
+            hashes = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
             links = "".join(f'<a href="/files/{f}#sha256={h}">{f}</a>\n' for f, h in hashes.items())
             self._send(
                 request, 200, f"<!DOCTYPE html><html><body>{links}</body></html>".encode(), "text/html"

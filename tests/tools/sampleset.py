@@ -160,8 +160,10 @@ def _base_toml(commit: str) -> str:
     )
 
 
-def add_distribution(repository: Repository, project: str, directory: str, files: dict[str, str]) -> None:
-    """Give the base a distribution whose sdist has been downloaded."""
+def add_distribution(
+    repository: Repository, project: str, directory: str, files: dict[str, str], wheel: str | None = None
+) -> None:
+    """Give the base a distribution whose sdist has been downloaded; ``wheel`` is the hash of its wheel."""
     path, sha256 = sdist(repository.root.parent, project, files)
     downloads = repository.root / "work" / "downloads" / sha256
     downloads.mkdir(parents=True)
@@ -169,7 +171,7 @@ def add_distribution(repository: Repository, project: str, directory: str, files
     with (repository.base / "base.toml").open("a", encoding="utf-8") as toml:
         toml.write(
             f'[[distribution]]\nproject = "{project}"\ndirectory = "{directory}"\nversion = "1.0"\n'
-            f'sdist = "{sha256}"\nwheel = "{sha256}"\n'
+            f'sdist = "{sha256}"\nwheel = "{wheel or sha256}"\n'
         )
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import sampleindex
+import sampleset
 
 from patchsetlib.shell import uv as uvtool
 
@@ -146,6 +147,28 @@ def test_patched_beside_stock(sample):
     # uv links files from its cache; an edit in place would have reached it and stock through that.
     assert step(stock) == "3"
     assert step(stock, "second") == "3"
+
+
+def test_only_distributions_that_the_series_changes_are_patched(sample):
+    sdk = sampleindex.wheel({"airflow/sdk/fourth.py": MODULE}, "demo-sdk")
+    name = "demo_sdk-1.0-py3-none-any.whl"
+    sample.index.files[name] = sdk
+    hashes = [hashlib.sha256(content).hexdigest() for content in (WHEEL, sdk)]
+    sampleset.add_distribution(
+        sample.repository, "demo-sdk", "task-sdk", {"src/airflow/sdk/fourth.py": MODULE}, hashes[1]
+    )
+    pins = sample.repository.base / "constraints.txt"
+    pins.write_text(f"demo-core==1.0 --hash=sha256:{hashes[0]}\ndemo-sdk==1.0 --hash=sha256:{hashes[1]}\n")
+    sample.change({"task-sdk/src/airflow/sdk/fourth.py": MODULE.replace("return 3\n", "return 33\n")})
+    python = sample.python()
+    wheels = sample.repository.root / "work" / "1.0" / "wheels"
+    assert [path.name for path in wheels.glob("*/*")] == [name]
+    assert (step(python), step(python, "sdk.fourth")) == ("3", "33")
+    sample.change({FIRST: MODULE.replace("return 3\n", "return 333\n")}, "Take the other step right")
+    assert sample.python() == python
+    assert (step(python), step(python, "sdk.fourth")) == ("333", "33")
+    assert {path.name for path in wheels.glob("*/*")} == {name, sampleindex.WHEEL}
+    assert (step(stock := sample.python("--stock")), step(stock, "sdk.fourth")) == ("3", "3")
 
 
 def test_only_the_wheel_is_installed_again_when_the_series_changes(sample):
