@@ -16,8 +16,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption(
         "--patched-source",
+        action="append",
+        default=[],
         metavar="DIR",
-        help="airflow-core/src of a tree, which the fault tests take instead of the patched sources",
+        help="src of a distribution in a tree, before what is installed, for the fault tests; repeatable",
     )
 
 

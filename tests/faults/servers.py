@@ -53,13 +53,13 @@ class Server:
     """The process that runs scenarios on one variant of a base."""
 
     def __init__(
-        self, base: bases.Base, variant: Variant, names: list[str], directory: Path, source: str | None
+        self, base: bases.Base, variant: Variant, names: list[str], directory: Path, sources: list[str]
     ):
         self.directory = directory
         self._log = directory / "main.log"
         self._stdout = directory / "results.jsonl"
         python = environment.python(base, patched=variant.patched)
-        paths = [*([source] if source and variant.patched else []), HERE]
+        paths = [*(sources if variant.patched else []), HERE]
         variables = environment.variables(python) | {
             "AIRFLOW_HOME": str(directory),
             "AIRFLOW__API_AUTH__JWT_SECRET": "faults",

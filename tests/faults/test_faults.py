@@ -62,10 +62,10 @@ def servers(request, tmp_path_factory) -> Iterator:
 
     @functools.cache
     def start(base: str) -> dict[str, Server]:
-        source = request.config.getoption("--patched-source")
+        sources = request.config.getoption("--patched-source")
         for variant, names in wanted[base].items():
             directory = tmp_path_factory.mktemp(f"{base}-{variant}")
-            started.append(Server(bases.load(base), VARIANTS[variant], names, directory, source))
+            started.append(Server(bases.load(base), VARIANTS[variant], names, directory, sources))
         return dict(zip(wanted[base], started[-len(wanted[base]) :], strict=True))
 
     yield start
