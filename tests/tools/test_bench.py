@@ -275,13 +275,19 @@ def test_growth():
     assert found["4 tasks", "tasks", "succeeded of 4"] == 3
 
 
-def test_throughput():
+def test_throughput(tmp_path: Path):
     # Two slots: the third task starts when the first has ended, the fourth when the second has.
     tasks = [[0.5, 1.0, 2.0], [0.5, 1.0, 4.0], [0.5, 2.25, 5.0], [None, 4.5, 6.0], [None, None, None]]
     assert throughput.refills(tasks, 2) == [0.25, 0.5]
     run = {"tasks": 300, "succeeded": 299, "seconds": 90.0}
     cpu = {"triggered": {"scheduler": 1.0}, "finished": {"scheduler": 4.0, "task": 9.0}}
     record = {"case": "2", "tasks": tasks, "dag_run": run, "cpu": cpu, "reports": [0.1, 0.2, 5.0]}
+    until_own_code = "2 slots", "task process until its own code"
+    assert values("throughput", record)[(*until_own_code, "CPU, ms")] is None
+    records = tmp_path / "records"
+    assert workload.own_code(records) == []
+    records.write_text("0.015 14336\n0.02 15360\n0.025 16384\n")
+    record["own_code"] = workload.own_code(records)
 
     found = values("throughput", record)
 
@@ -292,6 +298,8 @@ def test_throughput():
     assert found["2 slots", "end of a task to the start of the next", "p50, s"] == 0.5
     assert found["2 slots", "CPU per task", "scheduler, ms"] == 10
     assert found["2 slots", "CPU per task", "task, ms"] == 30
+    assert found[(*until_own_code, "CPU, ms")] == 20
+    assert found[(*until_own_code, "private memory, MiB")] == 15
 
 
 def test_dispatch_shows_a_stuck_executor():

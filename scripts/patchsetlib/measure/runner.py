@@ -92,12 +92,13 @@ class Run:
         dags = shutil.copytree(
             workload.DAGS, self.home / "dags", ignore=shutil.ignore_patterns("__pycache__")
         )
-        how = {"dags": dags, "config": load.config | dict(subject.config), "env": load.env}
+        home, env = self.home / "airflow", load.env
+        if load.records:
+            env |= {"PATCHSET_TASK_RECORDS": str(home / workload.RECORDS)}
+        how = {"dags": dags, "config": load.config | dict(subject.config), "env": env}
         with (
             database(self.database, subject, self.home.parent) as where,
-            Deployment(
-                subject.python, self.home / "airflow", name=subject.label, **how, **where
-            ) as deployment,
+            Deployment(subject.python, home, name=subject.label, **how, **where) as deployment,
         ):
             record = workload.measure(deployment, load, interval=interval, settle=settle)
         config = {

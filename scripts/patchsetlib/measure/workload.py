@@ -25,6 +25,9 @@ DAG_ID = "patchset_mapped"
 # Breeze has the same Dag, so that its figures can be compared.
 DAGS = ROOT / "breeze-config" / "dags"
 
+# A file in the home of a deployment; see the Dag.
+RECORDS = "task-records"
+
 # Readiness is seen with the scheduler's second heartbeat, which by default comes up to five seconds later.
 _READY_SOON = {"scheduler.job_heartbeat_sec": "2"}
 
@@ -43,6 +46,8 @@ class Workload:
     """Tasks that run at a time; 0 for as many as there are slots."""
     runs: int = 1
     """Dag runs, one after the other."""
+    records: bool = False
+    """Whether some tasks record what their process has used until their own code runs."""
 
     @property
     def config(self) -> dict[str, str]:
@@ -75,8 +80,9 @@ def measure(
     Run ``workload`` on a deployment that was just started, and return a record of it, fit for JSON.
 
     Times are seconds since the beginning of this call, ``cpu`` is by event and role, ``tasks`` has the times
-    (queued, started, ended) of each. ``moments`` are samples of the memory: *before any task*, *at the peak*
-    (most PSS with most workers busy), *at once after* the tasks, and ``settle`` seconds after.
+    (queued, started, ended) of each, ``own_code`` what some task processes had used until the code of their
+    task ran (CPU seconds, bytes of private memory). ``moments`` are samples of the memory: *before any task*,
+    *at the peak* (most PSS with most workers busy), *at once after* the tasks, and ``settle`` seconds after.
 
     :param interval: seconds between two samples
     :param settle: seconds after the end of the tasks until which it is watched
@@ -145,6 +151,7 @@ def measure(
         },
         "tasks": times,
         "reports": reports(deployment.log("scheduler")),
+        "own_code": own_code(deployment.home / RECORDS),
         "moments": {name: sample.as_json() for name, sample in moments.items()},
         "sampling": {
             "count": len(samples),
@@ -200,6 +207,12 @@ def reports(log: Path) -> list[float]:
     """Return the seconds from the end of each task until the scheduler dealt with the executor's report."""
     found = _REPORT.findall(log.read_text(encoding="utf-8", errors="replace"))
     return [_moment(at, _datetime(end)) for at, end in found]
+
+
+def own_code(records: Path) -> list[tuple[float, int]]:
+    """Return what tasks have recorded when their own code began: (CPU seconds, bytes of private memory)."""
+    lines = records.read_text(encoding="utf-8").splitlines() if records.exists() else []
+    return [(float(cpu), 1024 * int(private)) for cpu, private in map(str.split, lines)]
 
 
 def _datetime(text: str) -> datetime:

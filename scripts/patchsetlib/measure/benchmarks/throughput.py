@@ -5,13 +5,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from patchsetlib.measure.figures import TIME_TOLERANCE, Figure, milliseconds, quantile, seconds, succeeded
+from patchsetlib.measure.figures import (
+    TIME_TOLERANCE,
+    Figure,
+    mib,
+    milliseconds,
+    quantile,
+    seconds,
+    succeeded,
+)
 from patchsetlib.measure.runner import Benchmark, Option, Run
 from patchsetlib.measure.workload import Workload
 
 
 def _measure(run: Run) -> dict:
-    load = Workload(tasks=run.options["tasks"], seconds=0, parallelism=int(run.case))
+    load = Workload(tasks=run.options["tasks"], seconds=0, parallelism=int(run.case), records=True)
     # Sampled rarely, since that takes time from the tasks.
     record = run.deploy(load, interval=10)
     return {name: value for name, value in record.items() if name not in ("moments", "course", "sampling")}
@@ -49,6 +57,10 @@ def _figures(record: dict) -> list[Figure]:
     for role in ("api-server", "scheduler", "workers", "task"):
         spent = end.get(role, 0) - start.get(role, 0)
         found.append(milliseconds(when, "CPU per task", role, spent / tasks["tasks"]))
+    # Nothing in runs of older versions of this benchmark.
+    used, what = record.get("own_code", []), "task process until its own code"
+    found.append(milliseconds(when, what, "CPU", quantile([cpu for cpu, _ in used], 0.5)))
+    found.append(mib(when, what, "private memory", quantile([private for _, private in used], 0.5)))
     return found
 
 
