@@ -41,8 +41,6 @@ def pytest_sessionfinish(session):
     session.config.get_terminal_writer().flush()
     os._exit(session.exitstatus)
 """
-# In place of upstream's conftest.py of a distribution whose sdist does not hold it.
-PLUGIN = 'pytest_plugins = "tests_common.pytest_plugin"\n'
 # Seconds for a whole run: many times what any needs.
 RUN_LIMIT = 240.0
 # Seconds for a single test: as in upstream's CI; and where it is enough to see one fail.
@@ -132,11 +130,6 @@ def write_settings(base: Base, tree: Path) -> None:
     """Write upstream's settings for ruff and pytest to ``tree``, and what its test plugin needs."""
     (tree / "pyproject.toml").write_bytes(upstream_settings(base))
     (tree / "conftest.py").write_text(CONFTEST, encoding="utf-8")
-    for distribution in base.distributions:
-        tests = tree / distribution.directory / "tests"
-        tests.mkdir(exist_ok=True)
-        if not (tests / "conftest.py").exists():
-            (tests / "conftest.py").write_text(PLUGIN, encoding="utf-8")
     # Without these the plugin would compute them, with a script that no sdist holds.
     generated = tree / "generated"
     generated.mkdir()
@@ -218,6 +211,10 @@ def _run_pytest(
         *("-o", f"pythonpath={' '.join(paths)}"),
         *("--disable-capture-warnings", "--color=no", "--continue-on-collection-errors"),
         *("-p", "no:cacheprovider", "--basetemp", scratch / "tmp", "--junit-xml", report),
+        # Before any conftest.py: newer ones than the plugin's import what the plugin has to set up first.
+        *("-p", "tests_common.pytest_plugin"),
+        # It knows not all tables of a newer release, and each run has a database of its own.
+        "--no-db-cleanup",
         *(f"--setup-timeout={limit}", f"--execution-timeout={limit}"),
         *(("--maxfail=1", "--teardown-timeout=5") if first_failure else (f"--teardown-timeout={limit}",)),
         *files,
