@@ -20,6 +20,7 @@ from patchsetlib.patches import base as bases
 
 pytestmark = pytest.mark.network
 SCENARIOS = registry.load()
+EVERYWHERE = ("idle_workers_killed", "busy_workers_killed", "scheduler_killed")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -37,7 +38,8 @@ def _parameters(base: bases.Base):
             if variant == "forkserver" and not scenario.forkserver:
                 continue
             marks = [pytest.mark.xdist_group(f"faults of {base.name}")]
-            elsewhere = not base.is_default and variant != "patched"
+            # On other bases than the default, most of it is the same code.
+            elsewhere = not base.is_default and (variant != "patched" or not name.startswith(EVERYWHERE))
             if scenario.nightly or elsewhere or _judge(expected, variant, name) is None:
                 marks.append(pytest.mark.nightly)
             yield pytest.param((base.name, variant, name), id=f"{base.name}-{variant}-{name}", marks=marks)

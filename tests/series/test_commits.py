@@ -29,14 +29,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             metafunc.parametrize(name, values, ids=lambda base: base.name)
     if "commit" in metafunc.fixturenames:
         unit_tests = "run" in metafunc.fixturenames
-        metafunc.parametrize("commit", list(_commits(released, unit_tests)), indirect=True)
+        # Those of the pool take longest, and all of them run at the last commit.
+        is_pass = metafunc.function.__name__ == "test_unit_tests_pass"
+        metafunc.parametrize("commit", list(_commits(released, unit_tests, is_pass)), indirect=True)
     if "version" in metafunc.fixturenames:
         minors = [f"3.{minor}" for minor in range(10, 30)]
         supported = [v for v in minors if any(v in SpecifierSet(base.python) for base in released)]
         metafunc.parametrize("version", supported)
 
 
-def _commits(released: Iterable[Base], unit_tests: bool) -> Iterator:
+def _commits(released: Iterable[Base], unit_tests: bool, common_nightly: bool) -> Iterator:
     """Yield a parameter for each patch of each base."""
     seen = set()
     for base in released:
@@ -47,7 +49,9 @@ def _commits(released: Iterable[Base], unit_tests: bool) -> Iterator:
                     continue
                 seen.add(slug)
             # The default base has nearly the same patches; what differs shows at the last commit.
-            marks = [pytest.mark.nightly] if unit_tests and not base.is_default else []
+            is_nightly = unit_tests and not base.is_default
+            is_nightly |= common_nightly and name.startswith(series.COMMON)
+            marks = [pytest.mark.nightly] if is_nightly else []
             yield pytest.param((base.name, number), id=f"{base.name}-{slug}", marks=marks)
 
 
