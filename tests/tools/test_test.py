@@ -30,7 +30,7 @@ def test_{part}_takes_long():
 @pytest.fixture
 def tests(empty, tmp_path_factory):
     """A patch set in which all tests pass."""
-    # Two pytests that end at the same time can fall over each other when they tidy up the directory they share.
+    # Two pytests that end at the same time can fall over each other when they tidy up a directory they share.
     empty.env["PYTEST_DEBUG_TEMPROOT"] = str(tmp_path_factory.mktemp("root"))
     shutil.copy(ROOT / "pyproject.toml", empty.root)
     for part in ("tools", "series", "faults", "e2e"):
