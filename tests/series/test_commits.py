@@ -14,9 +14,10 @@ from packaging.specifiers import SpecifierSet
 
 from patchsetlib.installs import environment
 from patchsetlib.patches import base as bases
-from patchsetlib.patches import check, export, series, source
+from patchsetlib.patches import check, contents, export, series, source
 from patchsetlib.patches.base import Base
 from patchsetlib.shell.errors import PatchsetError
+from patchsetlib.shell.git import git
 
 pytestmark = pytest.mark.network
 
@@ -151,6 +152,16 @@ def test_export_gives_the_same_bytes(released, tmp_path):
     source.apply_series(released, tree)
     (tmp_path / "scratch").mkdir()
     assert export.export(released, tree, tmp_path / "scratch").changes() == []
+
+
+def test_ids_of_installed_files_are_those_of_the_commits(released):
+    tree = source.cached_tree(released, patched=True)
+    stock = source.tag_name(released)
+    revisions = [stock, *git("rev-list", "--reverse", f"{stock}..HEAD", cwd=tree).split()]
+    for file in contents.installed_files(released):
+        path = f"{file.distribution.directory}/src/{file.path}"
+        found = [git("ls-tree", "--object-only", revision, path, cwd=tree).strip() for revision in revisions]
+        assert [each or contents.ABSENT for each in found] == list(file.ids)
 
 
 def test_commits_are_the_same_on_every_machine(released, tmp_path, monkeypatch):
