@@ -15,7 +15,7 @@ import pytest
 
 from patchsetlib import cli
 from patchsetlib.measure import runner, subjects, workload
-from patchsetlib.measure.benchmarks import BENCHMARKS, dispatch, growth, throughput
+from patchsetlib.measure.benchmarks import BENCHMARKS, dispatch, growth, soak, throughput
 from patchsetlib.measure.figures import Figure
 from patchsetlib.measure.memory import SCHEDULER, SERVE_LOGS, TASK, WORKER_BUSY, WORKER_IDLE, Reading, Sample
 from patchsetlib.measure.runner import Benchmark, Run
@@ -393,3 +393,24 @@ def test_real(line: str, tmp_path: Path):
             shown = BENCHMARKS[name].figures(run)
             assert all(figure.value is not None for figure in shown)
             assert all(figure.value == 0 for figure in shown if "stuck" in figure.unit)
+
+
+def test_soak_shows_growth_per_thousand_tasks():
+    rounds = [
+        {
+            "tasks so far": 100 * number,
+            "pss": {"scheduler": 10**8 + 50_000 * number, "workers": 10**8},
+            "zombies": number % 2,
+            "descriptors": 20 + number,
+            "warm": number > 2,
+        }
+        for number in range(1, 7)
+    ]
+    record = {"rounds": rounds, "twice": ["a"], "dag_run": {"tasks": 600, "succeeded": 598}}
+
+    found = {(figure.what, figure.unit): figure.value for figure in soak.BENCHMARK.figures(record)}
+    assert found["tasks", "lost"] == 2
+    assert found["tasks", "run twice"] == 1
+    assert found["zombies", "most"] == 1
+    assert found["descriptors of the scheduler", "more than at first"] == 3
+    assert found["whole tree", "PSS, MB more per 1,000 tasks"] == pytest.approx(0.5)

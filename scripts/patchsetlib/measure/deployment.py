@@ -84,6 +84,7 @@ class Deployment:
     """A SQLite file that is migrated already, to be copied instead of migrating anew."""
     name: str = "airflow"
     """What to call it in messages."""
+    components: tuple[str, ...] = COMPONENTS
 
     def __post_init__(self):
         self.port, self.log_port = free_ports(2)
@@ -147,11 +148,8 @@ class Deployment:
     def __enter__(self) -> Deployment:
         try:
             self.prepare()
-            for component in COMPONENTS:
-                command = [self.python, "-m", "airflow", component]
-                self._running[component] = Guarded.start(
-                    command, env=self.env, cwd=self.home, log=self.log(component)
-                )
+            for component in self.components:
+                self._start(component)
         except BaseException:
             self.stop()
             raise
@@ -180,9 +178,20 @@ class Deployment:
         if processes.run(command, env=self.env, cwd=self.home, log=log).returncode:
             raise PatchsetError(f"{self.name}: airflow db migrate failed: {_last_line(log)}", see(log))
 
+    def _start(self, component: str) -> None:
+        command = [self.python, "-m", "airflow", component]
+        self._running[component] = Guarded.start(
+            command, env=self.env, cwd=self.home, log=self.log(component)
+        )
+
+    def restart(self, component: str) -> None:
+        """End a component as ``stop`` does, and start it again."""
+        self._running[component].stop()
+        self._start(component)
+
     def stop(self) -> None:
         """End all components at the same time, with all that they have started."""
-        with ThreadPoolExecutor(len(COMPONENTS)) as pool:
+        with ThreadPoolExecutor(len(self.components)) as pool:
             list(pool.map(Guarded.stop, self._running.values()))
 
     def check(self) -> None:

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from patchsetlib.measure.benchmarks import dispatch, gc, growth, imports, memory, throughput
+from patchsetlib.measure.benchmarks import dispatch, gc, growth, imports, memory, soak, throughput
 
 BENCHMARKS = {
-    module.BENCHMARK.name: module.BENCHMARK for module in (memory, growth, throughput, dispatch, gc, imports)
+    module.BENCHMARK.name: module.BENCHMARK
+    for module in (memory, growth, throughput, dispatch, gc, imports, soak)
 }

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+``bench soak``: a week in ten minutes. Dags of all kinds run in rounds while processes die and restart.
+
+In each round a worker at rest and one at work are killed; in the first rounds, api-server and scheduler are
+restarted, and serve-logs is killed. After each round, when all is at rest, memory, descriptors and zombies
+are counted.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+
+import psutil
+
+from patchsetlib.measure import memory
+from patchsetlib.measure.database import database
+from patchsetlib.measure.deployment import COMPONENTS, Deployment
+from patchsetlib.measure.figures import TOTAL_TOLERANCE, Figure, mib
+from patchsetlib.measure.memory import Sampler, at_rest
+from patchsetlib.measure.runner import PROBES, Benchmark, Option, Run
+from patchsetlib.shell import ui
+from patchsetlib.shell.errors import PatchsetError
+
+DAG_IDS = ("soak_group", "soak_failures", "soak_deferred")
+_CONFIG = {
+    "scheduler.job_heartbeat_sec": "2",
+    # A task whose supervisor was killed is found by its missing heartbeats, where nobody reports it.
+    "scheduler.task_instance_heartbeat_timeout": "30",
+    "scheduler.task_instance_heartbeat_timeout_detection_interval": "10",
+    # All workers that a round has left grown are replaced before its end is measured.
+    "local_executor.renew_idle_workers_after": "5",
+}
+# Seconds without the end of any task after which nothing is expected any more.
+_PATIENCE = 120
+
+
+def _measure(run: Run) -> dict:
+    options, subject = run.options, run.subject
+    ignored = shutil.ignore_patterns("__pycache__")
+    dags = shutil.copytree(PROBES / "soak_dags", run.home / "dags", ignore=ignored)
+    records = run.home / "records"
+    records.mkdir()
+    slots = str(options["parallelism"])
+    config = {"core.parallelism": slots, "core.max_active_tasks_per_dag": slots}
+    with (
+        database(run.database, subject, run.home.parent) as where,
+        Deployment(
+            subject.python,
+            run.home / "airflow",
+            dags=dags,
+            config=_CONFIG | config | dict(subject.config),
+            env={"PATCHSET_SOAK_RECORDS": str(records)},
+            name=subject.label,
+            components=(*COMPONENTS, "triggerer"),
+            **where,
+        ) as deployment,
+    ):
+        deployment.wait_ready()
+        for dag_id in DAG_IDS:
+            deployment.wait_for_dag(dag_id)
+        rounds = list(_rounds(deployment, random.Random(options["seed"]), 60 * options["minutes"]))
+    twice = records / "twice"
+    return {
+        "rounds": rounds,
+        "twice": twice.read_text(encoding="utf-8").splitlines() if twice.exists() else [],
+        "dag_run": {
+            "tasks": sum(each["tasks"] for each in rounds),
+            "succeeded": sum(each["tasks"] - len(each["lost"]) for each in rounds),
+        },
+    }
+
+
+def _rounds(deployment: Deployment, chance: random.Random, seconds: float) -> Iterator[dict]:
+    """Run rounds for so many seconds, and yield a record of each; one that does not end is the last."""
+    # Nothing starts serve-logs again, so that comes last.
+    restarts = ["api-server restarted", "scheduler restarted", "serve-logs killed"]
+    started, done = time.monotonic(), 0
+    while time.monotonic() - started < seconds:
+        faults = [memory.WORKER_IDLE, memory.WORKER_BUSY, *([restarts.pop(0)] if restarts else [])]
+        runs = [(dag_id, deployment.trigger(dag_id)) for dag_id in DAG_IDS]
+        with ui.step(f"{deployment.name}: {done} tasks after {time.monotonic() - started:.0f} s"):
+            happened = []
+            for fault in chance.sample(faults, len(faults)):
+                time.sleep(chance.uniform(0, 3))
+                happened.append([round(time.monotonic() - started, 1), _cause(deployment, fault, chance)])
+            ended = _wait_for(deployment, runs)
+            tasks = [task for each in runs for task in deployment.task_instances(*each)]
+            done += len(tasks)
+            yield {
+                "seconds": round(time.monotonic() - started, 1),
+                "tasks": len(tasks),
+                "tasks so far": done,
+                "faults": happened,
+                "lost": sorted(filter(None, map(_lost, tasks))),
+                # Before that, the caches of a scheduler that has just started fill.
+                "warm": len(faults) == 2,
+                **(_at_rest(deployment) if ended else {}),
+            }
+        if not ended:
+            return
+
+
+def _cause(deployment: Deployment, fault: str, chance: random.Random) -> str:
+    component, _, what = fault.rpartition(" ")
+    if what == "restarted":
+        deployment.restart(component)
+        deployment.wait_ready()
+        return fault
+    role = fault.removesuffix(" killed")
+    tree = memory.read_tree(deployment.pids["scheduler"])
+    processes = [each for each in tree.readings if each.role == role]
+    if not processes:
+        return f"no {role} to kill"
+    psutil.Process(chance.choice(processes).pid).kill()
+    return f"{role} killed"
+
+
+def _wait_for(deployment: Deployment, runs: Sequence[tuple[str, str]]) -> bool:
+    """Wait for the end of Dag runs; return False when no task has ended for a long time."""
+    ended, since = -1, time.monotonic()
+    while time.monotonic() - since < _PATIENCE:
+        paths = (f"/api/v2/dags/{dag_id}/dagRuns/{run_id}" for dag_id, run_id in runs)
+        if all(deployment.api("GET", path)["state"] in ("success", "failed") for path in paths):
+            return True
+        deployment.check()
+        tasks = [task for each in runs for task in deployment.task_instances(*each)]
+        if (now := sum(task["state"] in ("success", "failed") for task in tasks)) != ended:
+            ended, since = now, time.monotonic()
+        time.sleep(1)
+    return False
+
+
+def _lost(task: dict) -> str | None:
+    """Return what has become of a task that did not end as it should."""
+    expected = "failed" if task["task_id"] == "fails" else "success"
+    return None if task["state"] == expected else f"{task['task_id']}: {task['state']}"
+
+
+def _at_rest(deployment: Deployment) -> dict:
+    """Return memory, descriptors and zombies of the scheduler's tree, as soon as it is at rest."""
+    root = deployment.pids["scheduler"]
+    with Sampler(root) as sampler:
+        try:
+            deployment.wait_for("rest of the process tree", lambda: at_rest(sampler.samples, 6), 60)
+        except PatchsetError:
+            deployment.check()  # not at rest, which is nothing to give up for
+    sample, scheduler = sampler.samples[-1], psutil.Process(root)
+    children = scheduler.children(recursive=True)
+    return {
+        "pss": {group: sample.total("pss", *roles) for group, roles in memory.GROUPS.items()},
+        "processes": len(children),
+        "zombies": sum(child.status() == psutil.STATUS_ZOMBIE for child in children),
+        "descriptors": scheduler.num_fds(),
+    }
+
+
+def _figures(record: dict) -> list[Figure]:
+    rounds, tasks = record["rounds"], record["dag_run"]
+    found = [
+        Figure("all rounds", "tasks", "run", tasks["tasks"], "more", TOTAL_TOLERANCE, 0),
+        Figure("all rounds", "tasks", "lost", tasks["tasks"] - tasks["succeeded"], tolerance=0, digits=0),
+        Figure("all rounds", "tasks", "run twice", len(record["twice"]), tolerance=0, digits=0),
+    ]
+    measured = [each for each in rounds if "pss" in each]
+    found.append(
+        Figure("after a round", "zombies", "most", max(each["zombies"] for each in measured), digits=0)
+    )
+    warm = [each for each in measured if each["warm"]]
+    course = [(each["tasks so far"], sum(each["pss"].values())) for each in warm]
+    if len(warm) > 2:
+        growth = statistics.linear_regression(*zip(*course, strict=True)).slope
+        opened = warm[-1]["descriptors"] - warm[0]["descriptors"]
+        found += [
+            Figure("after a round", "descriptors of the scheduler", "more than at first", opened, digits=0),
+            Figure("after a round", "whole tree", "PSS, MB more per 1,000 tasks", growth / 1000, digits=2),
+        ]
+    for number, each in enumerate(measured, start=1):
+        found.append(mib(f"round {number}", "whole tree", "PSS", sum(each["pss"].values()), TOTAL_TOLERANCE))
+    return found
+
+
+BENCHMARK = Benchmark(
+    name="soak",
+    help="a full Airflow while processes are killed and restarted: lost tasks, and growth",
+    options=(
+        Option("minutes", 10, "minutes that rounds are begun"),
+        Option("parallelism", 16, "slots of the executor", least=3),
+        Option("seed", 1, "what decides when which process is killed", least=0),
+    ),
+    measure=_measure,
+    figures=_figures,
+    panels=(("tasks", "run"), ("tasks", "lost"), ("whole tree", "PSS, MiB")),
+    deploys=True,
+)

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The Dags of ``bench soak``: a group of mapped tasks, tasks that are retried, that fail for good, that defer.
+
+Each task has a file in the directory ``PATCHSET_SOAK_RECORDS``, with its starts and ends. If it is started
+beside itself, or again after it was done, a line is written to the file ``twice`` there.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
+from airflow.sdk import BaseOperator, dag, get_current_context, task, task_group
+
+RECORDS = Path(os.environ.get("PATCHSET_SOAK_RECORDS", "."))
+# Enough for all the workers that are killed.
+RETRIES = {"retries": 5, "retry_delay": timedelta(seconds=1)}
+OPTIONS = {"schedule": None, "catchup": False, "is_paused_upon_creation": False, "max_active_tasks": 100_000}
+
+
+@contextmanager
+def recorded(context: dict, phase: str = "all"):
+    ti = context["ti"]
+    name = f"{ti.dag_id} {ti.run_id} {ti.task_id} {ti.map_index}"
+    begun = set()
+    with open(RECORDS / name.replace("/", "_"), "a+") as file:
+
+        def record(event: str) -> None:
+            # One write each, so that a task that is killed leaves no half of a line.
+            os.write(file.fileno(), f"{event} {ti.try_number} {phase} {os.getpid()}\n".encode())
+
+        file.seek(0)
+        for event, number, earlier, pid in map(str.split, file):
+            begun = begun | {pid} if event == "started" else begun - {pid}
+            if event == "done" and (int(number), earlier) == (ti.try_number, phase):
+                twice(f"{name} {phase} again in try {number}")
+        for pid in filter(runs, begun):
+            twice(f"{name} {phase} in try {ti.try_number} beside process {pid}")
+        record("started")
+        try:
+            yield
+        except BaseException:
+            record("failed")
+            raise
+        record("done")
+
+
+def twice(line: str) -> None:
+    with open(RECORDS / "twice", "a") as file:
+        file.write(f"{line}\n")
+
+
+def runs(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@dag(**OPTIONS)
+def soak_group():
+    @task_group
+    def group(number: int):
+        @task(**RETRIES)
+        def work(number: int) -> int:
+            with recorded(get_current_context()):
+                time.sleep(random.uniform(0, 1))
+                return number
+
+        work(number)
+
+    group.expand(number=list(range(100)))
+
+
+@dag(**OPTIONS)
+def soak_failures():
+    @task(**RETRIES)
+    def retried(number: int) -> None:
+        context = get_current_context()
+        with recorded(context):
+            if context["ti"].try_number == 1:
+                raise RuntimeError("fails at its first try")
+
+    @task(retries=1, retry_delay=timedelta(seconds=1))
+    def fails(number: int) -> None:
+        with recorded(get_current_context()):
+            raise RuntimeError("always fails")
+
+    retried.expand(number=list(range(20)))
+    fails.expand(number=list(range(5)))
+
+
+class Deferred(BaseOperator):
+    def execute(self, context):
+        with recorded(context, "deferred"):
+            pass
+        trigger = TimeDeltaTrigger(timedelta(seconds=random.choice((0, 1, 2))))
+        self.defer(trigger=trigger, method_name="resume")
+
+    def resume(self, context, event=None):
+        with recorded(context, "resumed"):
+            pass
+
+
+@dag(**OPTIONS)
+def soak_deferred():
+    for number in range(20):
+        Deferred(task_id=f"deferred_{number}", **RETRIES)
+
+
+soak_group()
+soak_failures()
+soak_deferred()
