@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What an installed Airflow holds: which release, and which of its files are stock, patched or somebody else's.
+
+Nothing is imported from it or written to it. What decides is the content of each file, not a version.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import json
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from patchsetlib.patches import base as bases
+from patchsetlib.patches import contents, series
+from patchsetlib.patches.base import Base
+from patchsetlib.shell.errors import PatchsetError
+
+CORE = "apache-airflow-core"
+PROJECTS = (CORE, "apache-airflow-task-sdk")
+"""What a series may change."""
+
+STOCK = "stock"
+PATCHED = "patched"
+FOREIGN = "changed"
+"""Neither stock nor as any patch leaves it; also a file that is missing or should not be there."""
+
+_PATHS = "import json, sys; print(json.dumps([sys.version.split()[0], [p for p in sys.path if p]]))"
+
+
+@dataclass(frozen=True)
+class Part:
+    """An installed distribution."""
+
+    project: str
+    version: str
+    """With its local part, if it has one."""
+    site: Path
+    """The ``site-packages`` it is in."""
+    metadata: Path
+    """Its ``.dist-info``."""
+    problem: str | None = None
+    """Why it is not a complete installation."""
+
+    @property
+    def release(self) -> str:
+        """The version without its local part."""
+        return self.version.partition("+")[0]
+
+
+@dataclass(frozen=True)
+class InstalledFile:
+    """A file that the series changes, creates or deletes, as it is on disk."""
+
+    project: str
+    name: str
+    """Below ``site-packages``, e.g. ``airflow/executors/local_executor.py``."""
+    path: Path
+    patches: tuple[int, ...]
+    """After how many patches of the series a file has this content (0: stock); none: somebody else's."""
+    last: int
+    """After how many patches it has its final content."""
+    exists: bool
+    as_recorded: bool | None
+    """Whether it is what ``RECORD`` says was installed; None if that says nothing of it."""
+
+    @property
+    def state(self) -> str:
+        if not self.patches:
+            return FOREIGN
+        return STOCK if 0 in self.patches else PATCHED
+
+
+@dataclass(frozen=True)
+class Installation:
+    """The Airflow of one Python."""
+
+    python: Path | None
+    """None if only its directories are known."""
+    python_version: str | None
+    paths: tuple[Path, ...]
+    """Where modules are looked for, in order."""
+    parts: tuple[Part, ...]
+    """Of ``PROJECTS``, those that are there; several of one project are a broken installation."""
+    base: Base | None
+    """The base of the release of core; None if there is none here."""
+    series_length: int
+    files: tuple[InstalledFile, ...]
+    """Those of the series of ``base``; empty without one."""
+    problems: tuple[str, ...]
+    """What is broken about the installation itself."""
+
+    def part(self, project: str = CORE) -> Part | None:
+        """Return the distribution that Python imports."""
+        return next((part for part in self.parts if part.project == project), None)
+
+    def of(self, state: str) -> list[InstalledFile]:
+        """Return the files in this state."""
+        return [file for file in self.files if file.state == state]
+
+    def applied_in(self, *projects: str) -> int | None:
+        """
+        Return how many patches of the series the files have, all alike; None if no number fits them all.
+
+        :param projects: only the files of these
+        """
+        files = [file for file in self.files if not projects or file.project in projects]
+        fitting = set(range(self.series_length + 1)) if files else set()
+        for file in files:
+            fitting &= set(file.patches)
+        # Not all patches change all files: what is still stock has none.
+        return 0 if 0 in fitting else max(fitting, default=None)
+
+    @property
+    def applied(self) -> int | None:
+        """How many patches all files have; None if no number fits them all."""
+        return self.applied_in()
+
+    @property
+    def commit(self) -> str | None:
+        """The id of the last patch that is applied, as a commit of the series."""
+        if not self.base or not self.applied:
+            return None
+        try:
+            lines = self.base.commits_file.read_text(encoding="utf-8").splitlines()
+            return lines[self.applied - 1].split()[0]
+        except (OSError, IndexError):
+            return None
+
+    @property
+    def state(self) -> str | None:
+        """``STOCK``, ``PATCHED`` or ``FOREIGN``, which a mixture is as well; None if there is no base."""
+        if not self.files:
+            return None
+        return FOREIGN if self.applied is None else PATCHED if self.applied else STOCK
+
+
+def describe(python: Path) -> Installation:
+    """
+    Return what Airflow ``python`` imports. This takes as long as that Python needs to start.
+
+    :raises PatchsetError: if ``python`` cannot be run, or if a patch file here cannot be read
+    """
+    # Its user site-packages belong to it; the variables and the directory of this process do not.
+    command = [python.absolute(), "-E", "-B", "-c", _PATHS]
+    try:
+        done = subprocess.run(
+            command, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30
+        )
+        version, paths = json.loads(done.stdout)
+    except (OSError, ValueError, subprocess.TimeoutExpired) as e:
+        raise PatchsetError(f"{python} is not a Python that runs", "name one with --python PATH") from e
+    return describe_paths([Path(path) for path in paths], python, version)
+
+
+def describe_paths(
+    paths: Sequence[Path], python: Path | None = None, python_version: str | None = None
+) -> Installation:
+    """
+    Return what Airflow a Python with these entries of ``sys.path`` imports, without running one.
+
+    :raises PatchsetError: if a patch file here cannot be read
+    """
+    parts = [part for project in PROJECTS for path in paths for part in _parts(project, path)]
+    problems = [f"{part.project} {part.version}: {part.problem}" for part in parts if part.problem]
+    for project in PROJECTS:
+        found = [part for part in parts if part.project == project]
+        # In another directory, the first one hides the others; that is how --user works.
+        beside = [part.version for part in found if part.site == found[0].site]
+        if len(beside) > 1:
+            problems.append(f"{project} is there more than once: {', '.join(beside)}")
+    core = next((part for part in parts if part.project == CORE), None)
+    base, length, files = None, 0, ()
+    if core is not None:
+        base = next(
+            (b for b in map(bases.load, bases.all_bases()) if b.released and b.version == core.release), None
+        )
+        for distribution in base.distributions if base else ():
+            part = next((part for part in parts if part.project == distribution.project), None)
+            if part is None:
+                problems.append(f"{distribution.project} is missing")
+            elif part.release != distribution.version:
+                wanted = f"{core.version} is released with {distribution.version}"
+                problems.append(f"{part.project} is {part.version}; {core.project} {wanted}")
+    if base is not None:
+        length = len(series.names(base))
+        files = tuple(_files(base, parts))
+    return Installation(
+        python, python_version, tuple(paths), tuple(parts), base, length, files, tuple(problems)
+    )
+
+
+def unlike_record(parts: Sequence[Part]) -> list[str]:
+    """
+    Return the files that a series of any base changes and that are not as their wheel has installed them.
+
+    It is what can be said of a release that has no base here.
+    """
+    every = [bases.load(name) for name in bases.all_bases()]
+    names = {(f.distribution.project, f.path) for base in every for f in contents.installed_files(base)}
+    changed = []
+    for part in parts:
+        recorded = _record(part)
+        for name in sorted(name for project, name in names if project == part.project and name in recorded):
+            path = part.site / name
+            if not path.is_file() or _record_hash(path) != recorded[name]:
+                changed.append(name)
+    return changed
+
+
+def _parts(project: str, site: Path) -> list[Part]:
+    found = []
+    for metadata in sorted(site.glob(f"{project.replace('-', '_')}-*.dist-info")):
+        version = metadata.name.removesuffix(".dist-info").partition("-")[2]
+        problem = None
+        if not (metadata / "METADATA").is_file():
+            problem = "its METADATA is missing"
+        elif not (site / "airflow").is_dir():
+            problem = "its files are not in site-packages" + (
+                ": installed in editable form" if _is_editable(metadata) else ""
+            )
+        found.append(Part(project, version, site, metadata, problem))
+    return found
+
+
+def _is_editable(metadata: Path) -> bool:
+    try:
+        text = (metadata / "direct_url.json").read_text(encoding="utf-8")
+        return bool(json.loads(text).get("dir_info", {}).get("editable"))
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _files(base: Base, parts: Sequence[Part]) -> list[InstalledFile]:
+    records = {part.project: _record(part) for part in reversed(parts)}
+    sites = {part.project: part.site for part in reversed(parts)}
+    files = []
+    for file in contents.installed_files(base):
+        project = file.distribution.project
+        if project not in sites:
+            continue
+        path = sites[project] / file.path
+        try:
+            blob = contents.blob_id(path)
+        except OSError as e:
+            raise PatchsetError(
+                f"{path} cannot be read: {e.strerror}", "run this as its owner, or as root"
+            ) from e
+        patches = tuple(number for number, known in enumerate(file.ids) if known == blob)
+        exists = blob != contents.ABSENT
+        recorded = records[project].get(file.path)
+        as_recorded = None
+        if recorded and exists:
+            as_recorded = recorded == _record_hash(path)
+        elif recorded:
+            as_recorded = False
+        last = file.ids.index(file.ids[-1])
+        files.append(InstalledFile(project, file.path, path, patches, last, exists, as_recorded))
+    return files
+
+
+def _record(part: Part) -> dict[str, str]:
+    """Return the hashes in ``RECORD`` by name."""
+    try:
+        with (part.metadata / "RECORD").open(encoding="utf-8", newline="") as file:
+            return {row[0]: row[1] for row in csv.reader(file) if len(row) == 3 and row[1]}
+    except (OSError, ValueError):
+        return {}
+
+
+def _record_hash(path: Path) -> str:
+    digest = hashlib.sha256(path.read_bytes()).digest()
+    return "sha256=" + base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
