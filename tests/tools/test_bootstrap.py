@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import venv
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,18 @@ def test_a_verb_gets_what_it_needs_and_takes_more(machine):
     machine.require("measure", f"{machine.sha256} ")
     assert machine.run("--quiet", "demo")[::2] == (0, "")
     assert [name.partition("-")[0] for name in machine.environments()] == ["measure", "measure"]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="needs a library to read TOML")
+def test_doctor_needs_psutil_alone(machine, tmp_path):
+    (machine.root / "scripts" / "patchsetlib" / "__main__.py").write_text("import psutil; print('seen')")
+    assert machine.run("doctor") == (0, "seen\n", "")
+    assert machine.environments() == []
+    venv.create(tmp_path / "bare", symlinks=True)
+    command = [tmp_path / "bare" / "bin" / "python", machine.script, "doctor"]
+    done = subprocess.run(command, env=machine.env, capture_output=True, text=True)
+    assert done.stderr.startswith("installing the libraries of the tools into ")
+    assert len(machine.environments()) == 1
 
 
 def test_as_users_have_it(machine, tmp_path):

@@ -4,4 +4,5 @@ An Airflow on disk.
 
 uv makes an environment of a base's ``constraints.txt`` (``environment``). A source tree with the series and
 the published wheels make patched wheels (``wheel``), which go on top. The result is the path of a Python.
+``describe`` and ``settings`` tell of any installed Airflow what its files and its options are.
 """

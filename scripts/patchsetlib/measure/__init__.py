@@ -7,4 +7,6 @@ that have an Airflow) in turn: on a ``deployment`` with a ``database`` of its ow
 while the ``memory`` of its processes is sampled; or by a probe, a script that runs inside the measured
 Airflow alone. Each run gives a record, plain data. ``figures`` makes rows of medians from the records, and
 ``report`` writes table, chart and JSON.
+
+``running`` looks at a scheduler that somebody else runs, from outside, for ``doctor``.
 """
