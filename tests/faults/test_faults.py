@@ -37,11 +37,10 @@ def _parameters(base: bases.Base):
         for name, scenario in SCENARIOS.items():
             if variant == "forkserver" and not scenario.forkserver:
                 continue
-            marks = [pytest.mark.xdist_group(f"faults of {base.name}")]
             # On other bases than the default, most of it is the same code.
             elsewhere = not base.is_default and (variant != "patched" or not name.startswith(EVERYWHERE))
-            if scenario.nightly or elsewhere or _judge(expected, variant, name) is None:
-                marks.append(pytest.mark.nightly)
+            is_nightly = scenario.nightly or elsewhere or _judge(expected, variant, name) is None
+            marks = [pytest.mark.nightly] if is_nightly else []
             yield pytest.param((base.name, variant, name), id=f"{base.name}-{variant}-{name}", marks=marks)
 
 

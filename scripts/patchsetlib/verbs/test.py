@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _side_by_side() -> list[str]:
     """Return the options that spread tests over processes: of some, most of the time is spent waiting."""
-    return ["-n", str(min(max(2, len(os.sched_getaffinity(0))), 8)), "--dist", "loadgroup"]
+    return ["-n", str(min(max(2, len(os.sched_getaffinity(0))), 8))]
 
 
 def _run_upstream(args: argparse.Namespace) -> int:
