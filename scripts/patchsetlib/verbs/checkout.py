@@ -21,7 +21,7 @@ HELP = "make a source tree of a base, with its patches as commits"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("base", metavar="BASE", help="for example 3.1.3; see patchset status")
+    parser.add_argument("base", metavar="BASE", help="one that patchset status lists")
     parser.add_argument(
         "--source",
         metavar="CLONE",

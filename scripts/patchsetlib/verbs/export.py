@@ -16,7 +16,7 @@ HELP = "write the patch files of a base from the commits of its source tree"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("base", metavar="BASE", help="for example 3.1.3; see patchset status")
+    parser.add_argument("base", metavar="BASE", help="one that patchset status lists")
     parser.add_argument(
         "--dir", metavar="DIR", type=Path, help="the tree that checkout made (default: work/BASE/source)"
     )

@@ -13,7 +13,7 @@ HELP = "build the environment of a base, patched or stock, and print the path of
 
 def add_environment_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that choose an environment."""
-    parser.add_argument("base", metavar="BASE", help="e.g. 3.1.3")
+    parser.add_argument("base", metavar="BASE", help="one that patchset status lists")
     parser.add_argument("--stock", action="store_true", help="as published, without the patches")
     parser.add_argument(
         "--python",

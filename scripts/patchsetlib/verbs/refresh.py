@@ -17,7 +17,7 @@ HELP = "move the series of a base to another commit or release, and show what ch
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("base", metavar="BASE", help="for example 3.1.3; see patchset status")
+    parser.add_argument("base", metavar="BASE", help="one that patchset status lists")
     parser.add_argument(
         "--onto",
         metavar="REV",

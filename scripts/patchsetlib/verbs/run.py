@@ -12,7 +12,7 @@ from patchsetlib.shell.errors import UsageError
 from patchsetlib.shell.paths import work_dir
 from patchsetlib.verbs.python import add_environment_arguments
 
-HELP = "run a command of an environment, patched or stock, e.g. run 3.1.3 -- airflow version"
+HELP = "run a command of an environment, patched or stock, e.g. run BASE -- airflow version"
 PASSES_ON = True
 
 
