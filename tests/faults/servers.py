@@ -37,7 +37,7 @@ class Variant:
 
 
 VARIANTS = {
-    "stock": Variant(False, "fork", 6, 5),
+    "stock": Variant(False, "fork", 16, 5),
     "patched": Variant(True, "fork", 3, 60),
     "forkserver": Variant(True, "forkserver", 1, 120),
 }

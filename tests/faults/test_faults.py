@@ -24,11 +24,11 @@ EVERYWHERE = ("idle_workers_killed", "busy_workers_killed", "scheduler_killed")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    chosen = [bases.load(name) for name in metafunc.config.getoption("--base") or bases.all_bases()]
-    metafunc.parametrize("fault", [p for base in chosen if base.released for p in _parameters(base)])
+    released = [b for b in bases.chosen(metafunc.config.getoption("--base")) if b.released]
+    metafunc.parametrize("fault", [p for base in released for p in _parameters(base, base is released[0])])
 
 
-def _parameters(base: bases.Base):
+def _parameters(base: bases.Base, is_first: bool):
     """Yield a parameter for each scenario on each variant of a base."""
     expected = known(base)
     unknown = {n for table in expected.values() for names in table.values() for n in names} - set(SCENARIOS)
@@ -37,8 +37,8 @@ def _parameters(base: bases.Base):
         for name, scenario in SCENARIOS.items():
             if variant == "forkserver" and not scenario.forkserver:
                 continue
-            # On other bases than the default, most of it is the same code.
-            elsewhere = not base.is_default and (variant != "patched" or not name.startswith(EVERYWHERE))
+            # On the others, most of it is the same code.
+            elsewhere = not is_first and (variant != "patched" or not name.startswith(EVERYWHERE))
             is_nightly = scenario.nightly or elsewhere or _judge(expected, variant, name) is None
             marks = [pytest.mark.nightly] if is_nightly else []
             yield pytest.param((base.name, variant, name), id=f"{base.name}-{variant}-{name}", marks=marks)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commits of a series, each as a directory of files with upstream's settings, and what runs there."""
+"""The commits of a series, their files with upstream's settings, and what runs there."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
@@ -93,16 +94,14 @@ class Commit:
         """Return the test modules that differ from the parent (``since``)."""
         return self.changed(":(glob)**/tests/**/test_*.py", since=since)
 
-    def write(self, tree: Path) -> None:
-        """Make the directory ``tree`` hold the files of the commit, and upstream's settings."""
-        write_files(self.repository, self.id, tree)
-        write_settings(self.base, tree)
+    def new_tests(self) -> list[str]:
+        """Return the names of the tests that the commit adds to its modules."""
+        diff = git("diff", "--unified=0", f"{self.id}~1", self.id, "--", *self.tests(), cwd=self.repository)
+        return re.findall(r"^\+ *(?:async )?def (test_\w+)", diff, re.MULTILINE)
 
-    def write_without_patch(self, tree: Path) -> None:
-        """Make the directory ``tree`` hold the files of the parent, but the test modules of the commit."""
-        write_files(self.repository, f"{self.id}~1", tree)
-        write_files(self.repository, self.id, tree, self.tests())
-        write_settings(self.base, tree)
+    def content(self, paths: Sequence[str]) -> str:
+        """Return what tells whether ``paths`` are the same in another commit."""
+        return git("ls-tree", "-r", self.id, "--", *paths, cwd=self.repository)
 
 
 def of_series(base: Base) -> list[Commit]:
@@ -117,24 +116,29 @@ def of_series(base: Base) -> list[Commit]:
     return [Commit(base, patch, commit, tree) for patch, commit in pairs]
 
 
-def write_files(repository: Path, revision: str, tree: Path, paths: Sequence[str] = ()) -> None:
-    """Write ``paths`` (all) of a revision below ``tree``."""
-    tree.mkdir(exist_ok=True)
-    archive = tree.with_suffix(".tar")
-    git("archive", f"--output={archive}", revision, *paths, cwd=repository)
-    shutil.unpack_archive(archive, tree)
-    archive.unlink()
+class Tree:
+    """A working tree of a series with upstream's settings; Python compiles only what a commit changes."""
 
+    def __init__(self, base: Base, path: Path):
+        self.base = base
+        self.path = path
+        git("clone", "--shared", "--no-checkout", source.cached_tree(base, patched=True), ".", cwd=path)
 
-def write_settings(base: Base, tree: Path) -> None:
-    """Write upstream's settings for ruff and pytest to ``tree``, and what its test plugin needs."""
-    (tree / "pyproject.toml").write_bytes(upstream_settings(base))
-    (tree / "conftest.py").write_text(CONFTEST, encoding="utf-8")
-    # Without these the plugin would compute them, with a script that no sdist holds.
-    generated = tree / "generated"
-    generated.mkdir()
-    (generated / "provider_dependencies.json").write_text("{}", encoding="utf-8")
-    (generated / "provider_dependencies.json.sha256sum").write_text(hashlib.sha256().hexdigest())
+    def check_out(self, commit: Commit, without_patch: bool = False) -> Path:
+        """Hold the files of a commit, or of its parent with the tests of the commit; return the path."""
+        revision = f"{commit.id}~1" if without_patch else commit.id
+        git("checkout", "--force", "--detach", revision, cwd=self.path)
+        git("clean", "-ffd", "--exclude=__pycache__", cwd=self.path)
+        if without_patch and (tests := commit.tests()):
+            git("checkout", commit.id, "--", *tests, cwd=self.path)
+        (self.path / "pyproject.toml").write_bytes(upstream_settings(self.base))
+        (self.path / "conftest.py").write_text(CONFTEST, encoding="utf-8")
+        # Without these the plugin would compute them, with a script that no sdist holds.
+        generated = self.path / "generated"
+        generated.mkdir(exist_ok=True)
+        (generated / "provider_dependencies.json").write_text("{}", encoding="utf-8")
+        (generated / "provider_dependencies.json.sha256sum").write_text(hashlib.sha256().hexdigest())
+        return self.path
 
 
 def upstream_settings(base: Base) -> bytes:
@@ -157,76 +161,72 @@ def migrated_database(base: Base, home: Path) -> Path:
     return home / "airflow.db"
 
 
-def run_unit_tests(
-    base: Base,
-    python: Path,
-    tree: Path,
-    files: Sequence[str],
-    database: Path,
-    scratch: Path,
-    first_failure: bool = False,
-) -> Outcome:
-    """
-    Run the test modules ``files`` of ``tree``; no process of the run is left afterwards.
+@dataclass(frozen=True)
+class UnitTests:
+    """How to run unit tests of a tree."""
 
-    Those of each distribution run in a process of their own: their settings contradict each other.
+    base: Base
+    python: Path
+    """Interpreter of a test environment; the sources of the tree come first on its path."""
+    tree: Path
+    database: Path
+    """Is copied."""
+    first_failure: bool = False
+    """Stop at the first failure, and do not wait long for a test that hangs."""
+    names: Sequence[str] = ()
+    """Only tests whose names hold one of these, if any."""
 
-    :param python: interpreter of a test environment; the sources of ``tree`` come first on its path
-    :param database: is copied
-    :param scratch: start of the names of directories to create, for logs, reports and Airflow's homes
-    :param first_failure: stop at the first failure, and do not wait long for a test that hangs
-    :raises RuntimeError: if pytest does not get as far as running tests
-    """
-    passed, failed, seconds, log = 0, (), 0.0, scratch
-    for number, distribution in enumerate(base.distributions):
-        chosen = [file for file in files if file.startswith(f"{distribution.directory}/")]
-        if chosen and not (failed and first_failure):
-            # Short, since paths of sockets that tests make below it must be.
-            place = scratch.with_name(f"{scratch.name}{number}")
-            outcome = _run_pytest(base, python, tree, chosen, database, place, first_failure)
-            log = log if failed else outcome.log
-            passed, failed = passed + outcome.passed, (*failed, *outcome.failed)
-            seconds += outcome.seconds
-    return Outcome(passed, failed, seconds, log)
+    def run(self, files: Sequence[str], scratch: Path) -> Outcome:
+        """
+        Run the test modules ``files``; no process of the run is left afterwards.
 
+        Those of each distribution run in a process of their own: their settings contradict each other.
 
-def _run_pytest(
-    base: Base,
-    python: Path,
-    tree: Path,
-    files: Sequence[str],
-    database: Path,
-    scratch: Path,
-    first_failure: bool,
-) -> Outcome:
-    home, log, report = scratch / "home", scratch / "pytest.log", scratch / "report.xml"
-    home.mkdir(parents=True)
-    shutil.copy(database, home)
-    (home / ".airflow_db_initialised").touch()
-    limit = FAILURE_LIMIT if first_failure else TEST_LIMIT
-    # Upstream's setting names those of core alone.
-    paths = (f"{each.directory}/{name}" for each in base.distributions for name in ("src", "tests"))
-    command = [
-        *(python, "-m", "pytest", "-c", tree / "pyproject.toml", "--rootdir", tree),
-        *("-o", f"pythonpath={' '.join(paths)}"),
-        *("--disable-capture-warnings", "--color=no", "--continue-on-collection-errors"),
-        *("-p", "no:cacheprovider", "--basetemp", scratch / "tmp", "--junit-xml", report),
-        # Before any conftest.py: newer ones than the plugin's import what the plugin has to set up first.
-        *("-p", "tests_common.pytest_plugin"),
-        # It knows not all tables of a newer release, and each run has a database of its own.
-        "--no-db-cleanup",
-        *(f"--setup-timeout={limit}", f"--execution-timeout={limit}"),
-        *(("--maxfail=1", "--teardown-timeout=5") if first_failure else (f"--teardown-timeout={limit}",)),
-        *files,
-    ]
-    variables = _variables(python, home) | {"AIRFLOW_SOURCES": str(tree)}
-    try:
-        code = processes.run(command, env=variables, cwd=tree, log=log, timeout=RUN_LIMIT).returncode
-    except subprocess.TimeoutExpired:
-        return Outcome(0, (f"no end in {RUN_LIMIT:.0f} s",), RUN_LIMIT, log)
-    if code not in (0, 1) or not report.exists():
-        raise RuntimeError(f"pytest ended with exit code {code}, see {log}")
-    return _outcome(report, log)
+        :param scratch: start of the names of directories to create, for logs, reports and Airflow's homes
+        :raises RuntimeError: if pytest does not get as far as running tests
+        """
+        passed, failed, seconds, log = 0, (), 0.0, scratch
+        for number, distribution in enumerate(self.base.distributions):
+            chosen = [file for file in files if file.startswith(f"{distribution.directory}/")]
+            if chosen and not (failed and self.first_failure):
+                # Short, since paths of sockets that tests make below it must be.
+                outcome = self._run(chosen, scratch.with_name(f"{scratch.name}{number}"))
+                log = log if failed else outcome.log
+                passed, failed = passed + outcome.passed, (*failed, *outcome.failed)
+                seconds += outcome.seconds
+        return Outcome(passed, failed, seconds, log)
+
+    def _run(self, files: Sequence[str], scratch: Path) -> Outcome:
+        home, log, report = scratch / "home", scratch / "pytest.log", scratch / "report.xml"
+        home.mkdir(parents=True)
+        shutil.copy(self.database, home)
+        (home / ".airflow_db_initialised").touch()
+        limit = FAILURE_LIMIT if self.first_failure else TEST_LIMIT
+        # Upstream's setting names those of core alone.
+        paths = (f"{each.directory}/{name}" for each in self.base.distributions for name in ("src", "tests"))
+        command = [
+            *(self.python, "-m", "pytest", "-c", self.tree / "pyproject.toml", "--rootdir", self.tree),
+            *("-o", f"pythonpath={' '.join(paths)}"),
+            *("--disable-capture-warnings", "--color=no", "--continue-on-collection-errors"),
+            *("-p", "no:cacheprovider", "--basetemp", scratch / "tmp", "--junit-xml", report),
+            # Before any conftest.py: newer ones than the plugin's import what the plugin has to set up first.
+            *("-p", "tests_common.pytest_plugin"),
+            # It knows not all tables of a newer release, and each run has a database of its own.
+            "--no-db-cleanup",
+            *(f"--setup-timeout={limit}", f"--execution-timeout={limit}"),
+            f"--teardown-timeout={5 if self.first_failure else limit}",
+            *(["--maxfail=1"] if self.first_failure else []),
+            *(["-k", " or ".join(self.names)] if self.names else []),
+            *files,
+        ]
+        variables = _variables(self.python, home) | {"AIRFLOW_SOURCES": str(self.tree)}
+        try:
+            code = processes.run(command, env=variables, cwd=self.tree, log=log, timeout=RUN_LIMIT).returncode
+        except subprocess.TimeoutExpired:
+            return Outcome(0, (f"no end in {RUN_LIMIT:.0f} s",), RUN_LIMIT, log)
+        if code not in (0, 1, 5) or not report.exists():
+            raise RuntimeError(f"pytest ended with exit code {code}, see {log}")
+        return _outcome(report, log)
 
 
 def _variables(python: Path, home: Path) -> dict[str, str]:
@@ -252,7 +252,9 @@ def _outcome(report: Path, log: Path) -> Outcome:
 
 def compile_errors(base: Base, tree: Path, files: Sequence[str]) -> str:
     """Return what the Python of ``base`` says about the syntax of ``files``; empty if they are valid."""
-    return _complaints([environment.test_python(base), "-I", "-m", "compileall", "-q", "-f", *files], tree)
+    # Into memory: Python takes what it has compiled for current if the file is of the same second and size.
+    program = "import sys; [compile(open(name, 'rb').read(), name, 'exec') for name in sys.argv[1:]]"
+    return _complaints([environment.test_python(base), "-I", "-c", program, *files], tree)
 
 
 def ruff_errors(base: Base, tree: Path, files: Sequence[str]) -> str:

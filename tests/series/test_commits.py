@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import commits
 import pytest
@@ -23,9 +24,9 @@ pytestmark = pytest.mark.network
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    chosen = [bases.load(name) for name in metafunc.config.getoption("--base") or bases.all_bases()]
-    released = sorted((base for base in chosen if base.released), key=lambda base: not base.is_default)
-    for name, values in {"base": chosen, "released": released}.items():
+    chosen = bases.chosen(metafunc.config.getoption("--base"))
+    released = [base for base in chosen if base.released]
+    for name, values in {"base": chosen, "released": released, "other": released[1:]}.items():
         if name in metafunc.fixturenames:
             metafunc.parametrize(name, values, ids=lambda base: base.name)
     if "commit" in metafunc.fixturenames:
@@ -40,20 +41,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def _commits(released: Iterable[Base], unit_tests: bool, common_nightly: bool) -> Iterator:
-    """Yield a parameter for each patch of each base."""
+    """Yield a parameter for each patch of each base; nightly but for the first, as the others are alike."""
     seen = set()
-    for base in released:
+    for place, base in enumerate(released):
         for number, name in enumerate(series.names(base)):
-            slug = series.slug(name)
-            if unit_tests and name.startswith(series.COMMON):
-                if slug in seen:
-                    continue
-                seen.add(slug)
-            # The default base has nearly the same patches; what differs shows at the last commit.
-            is_nightly = unit_tests and not base.is_default
-            is_nightly |= common_nightly and name.startswith(series.COMMON)
+            is_common = name.startswith(series.COMMON)
+            if unit_tests and is_common and name in seen:
+                continue
+            seen.add(name)
+            is_nightly = place > 0 or (common_nightly and is_common)
             marks = [pytest.mark.nightly] if is_nightly else []
-            yield pytest.param((base.name, number), id=f"{base.name}-{slug}", marks=marks)
+            yield pytest.param((base.name, number), id=f"{base.name}-{series.slug(name)}", marks=marks)
 
 
 @functools.cache
@@ -75,17 +73,22 @@ def database(tmp_path_factory):
     )
 
 
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory):
+    """Return a function that gives the working tree of a base."""
+    return functools.cache(lambda base: commits.Tree(base, tmp_path_factory.mktemp("tree", numbered=True)))
+
+
 @pytest.fixture
-def run(database, tmp_path, summary):
-    """Return a function that runs test modules in ``tmp_path / "tree"``."""
+def run(database, tree, tmp_path, summary):
+    """Return a function that runs test modules in the tree of a base."""
 
     def run_tests(base: Base, name: str, files: list[str], version: str | None = None, **options) -> Outcome:
         if not files:
             pytest.skip("no unit tests")
         python = environment.test_python(base, version)
-        outcome = commits.run_unit_tests(
-            base, python, tmp_path / "tree", files, database(base), tmp_path / "run", **options
-        )
+        how = commits.UnitTests(base, python, tree(base).path, database(base), **options)
+        outcome = how.run(files, tmp_path / "run")
         failed = f", failed: {', '.join(outcome.failed)}" if outcome.failed else ""
         line = f"{name}: {outcome.passed} passed in {outcome.seconds:.0f} s{failed}"
         summary("unit tests of the series", line)
@@ -97,43 +100,46 @@ def run(database, tmp_path, summary):
 # The longest first: they are to run beside all the rest.
 
 
-def test_unit_tests_of_all_commits_pass_at_the_last(released, run, tmp_path):
+def test_unit_tests_of_all_commits_pass_at_the_last(released, run, tree, request):
+    first = next(b for b in bases.chosen(request.config.getoption("--base")) if b.released)
     *_, last = _series(released.name)
     files = last.tests(since=source.tag_name(released))
-    if not released.is_default:
-        # What it has in common with the default base is tested there.
-        there = series.names(bases.default())
-        common = [(c.patch.name in there, c.tests()) for c in _series(released.name) if c.is_common]
-        here = {file for is_there, tests in common if not is_there for file in tests}
-        elsewhere = {file for _, tests in common for file in tests} - here
-        files = [file for file in files if file not in elsewhere]
-    last.write(tmp_path / "tree")
+    if released != first:
+        elsewhere = _series(first.name)[-1]
+        files = [file for file in files if not _is_same(file, _series(released.name), elsewhere)]
+    tree(released).check_out(last)
     outcome = run(released, f"{released.name} with all patches", files)
     assert outcome.failed == (), str(outcome)
     assert outcome.passed > 0, str(outcome)
 
 
-def test_unit_tests_pass(commit, run, tmp_path):
-    commit.write(tmp_path / "tree")
+def _is_same(file: str, here: list[Commit], elsewhere: Commit) -> bool:
+    """Return whether a test module and all that its patches change are the same on another base."""
+    paths = {path for commit in here if file in commit.tests() for path in commit.changed("*")}
+    return here[-1].content(paths) == elsewhere.content(paths)
+
+
+def test_unit_tests_pass(commit, run, tree):
+    tree(commit.base).check_out(commit)
     outcome = run(commit.base, commit.name, commit.tests())
     assert outcome.failed == (), str(outcome)
     assert outcome.passed > 0, str(outcome)
 
 
-def test_unit_tests_fail_without_the_patch(commit, run, tmp_path):
-    commit.write_without_patch(tmp_path / "tree")
-    outcome = run(commit.base, f"{commit.name} without the patch", commit.tests(), first_failure=True)
+def test_unit_tests_fail_without_the_patch(commit, run, tree):
+    tree(commit.base).check_out(commit, without_patch=True)
+    options = {"first_failure": True, "names": commit.new_tests()}
+    outcome = run(commit.base, f"{commit.name} without the patch", commit.tests(), **options)
     assert outcome.failed, f"{commit.tests()} pass without the patch\n{outcome}"
 
 
 @pytest.mark.nightly
-def test_common_unit_tests_pass_on_every_python(version, run, tmp_path):
-    bases_here = sorted(map(bases.load, bases.all_bases()), key=lambda base: not base.is_default)
-    base = next(base for base in bases_here if base.released and version in SpecifierSet(base.python))
+def test_common_unit_tests_pass_on_every_python(version, run, tree):
+    base = next(b for b in bases.chosen([]) if b.released and version in SpecifierSet(b.python))
     common = [c for c in _series(base.name) if c.is_common]
     if not common:
         pytest.skip("no patch is common to several bases")
-    common[-1].write(tmp_path / "tree")
+    tree(base).check_out(common[-1])
     files = [file for commit in common for file in commit.tests()]
     try:
         outcome = run(base, f"common patches on Python {version}", files, version)
@@ -178,9 +184,16 @@ def test_commits_are_the_same_on_every_machine(released, tmp_path, monkeypatch):
     assert applied == released.commits_file.read_text(encoding="utf-8")
 
 
-def test_commit_compiles_and_passes_ruff(commit, tmp_path):
-    tree = tmp_path / "tree"
-    commit.write(tree)
-    files = commit.changed("*.py")
+def test_commit_compiles_and_passes_ruff(commit, tree):
+    _compile_and_check(commit, commit.changed("*.py"), tree(commit.base).check_out(commit))
+
+
+def test_last_commit_compiles_and_passes_ruff(other, tree):
+    last = _series(other.name)[-1]
+    files = last.changed("*.py", since=source.tag_name(other))
+    _compile_and_check(last, files, tree(other).check_out(last))
+
+
+def _compile_and_check(commit: Commit, files: list[str], tree: Path) -> None:
     assert commits.compile_errors(commit.base, tree, files) == ""
     assert commits.ruff_errors(commit.base, tree, files) == ""

@@ -139,6 +139,15 @@ def load(name: str) -> Base:
         raise PatchsetError(f"{display(path)}: {e}", "restore it with git checkout") from e
 
 
+def chosen(names: list[str]) -> list[Base]:
+    """
+    Return the bases called ``names`` (all), the default one first.
+
+    :raises UsageError: if there is no such base
+    """
+    return sorted(map(load, names or all_bases()), key=lambda base: not base.is_default)
+
+
 def default() -> Base:
     """
     Return the base to take where none is given.

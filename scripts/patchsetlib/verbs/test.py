@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     for option in ("revision", "paths", "python"):
         if getattr(args, option):
             raise UsageError(f"--{option} is for upstream's unit tests", "give a clone with --source as well")
-    chosen = [bases.load(name) for name in args.base or bases.all_bases()]
+    released = [base for base in bases.chosen(args.base) if base.released]
     options = [f"--base={name}" for name in args.base]
     options += ["-k", args.k] if args.k else []
     options += [] if args.all else ["-m", "not nightly"]
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
         parts = [part for part in PARTS if not args.only or part in args.only]
         options += [*_side_by_side(), *map(_part, parts)]
         if not args.k:
-            _prepare(chosen, parts)
+            _prepare(released, parts, args.all)
     processes.become([*_pytest(), *options, *args.rest], _variables())
 
 
@@ -94,16 +94,16 @@ def _part(name: str) -> str:
     return str(directory)
 
 
-def _prepare(chosen: list[bases.Base], parts: list[str]) -> None:
+def _prepare(released: list[bases.Base], parts: list[str], all_tests: bool) -> None:
     """Build what takes long here, where it can be seen, and where an error is one line."""
-    for base in chosen:
-        if not base.released:
-            continue
+    for base in released:
         if "series" in parts:
             environment.test_python(base)
         if {"faults", "e2e"} & {*parts}:
-            environment.python(base, patched=False)
             environment.python(base, patched=True)
+            # Without --all, no test needs stock but on the first.
+            if all_tests or base is released[0]:
+                environment.python(base, patched=False)
 
 
 def _pytest() -> list[str]:
