@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same patches on two bases change the source in the same way, but for what the bases force."""
+"""What several bases have in common is stored once, or changes the source in the same way on each."""
 
 from __future__ import annotations
 
 import difflib
 import re
+from collections import defaultdict
 
 import pytest
 
@@ -45,3 +46,15 @@ def test_same_changes_in_the_same_order(ours, theirs):
         found = [line for line in difflib.unified_diff(*changes, n=0) if not line.startswith("@@")]
         assert all(changes)
         assert len(found) <= TOLERATED * sum(map(len, changes)), "\n".join([subject, *found])
+
+
+def test_what_is_the_same_is_in_common():
+    """Of patches that change only files which their series creates, as only those can be."""
+    places = defaultdict(set)
+    for name in bases.all_bases():
+        found = series.load(bases.load(name)).patches
+        created = {file for patch in found for file in patch.created}
+        for patch in found:
+            if created.issuperset(patch.files):
+                places[patch.path.read_bytes()].add(patch.path.resolve())
+    assert [same for same in places.values() if len(same) > 1] == []

@@ -105,7 +105,12 @@ def test_installs_once_then_runs(machine, tmp_path):
     code, out, err = machine.run("status", env={"PYTHONPATH": str(trap), "PYTHONHOME": "", "PYTHONX": "kept"})
     assert (code, err) == (0, "")
     assert {name for name in json.loads(out)[2] if name.startswith("PYTHON")} == {"PYTHONX"}
-    # The Python it was made with may go, e.g. in an upgrade of the system.
+
+
+@pytest.mark.nightly
+def test_environment_whose_python_has_gone(machine):
+    """As by an upgrade of the system."""
+    machine.run("status")
     (installed,) = machine.environments()
     (machine.root / "work" / installed / "bin" / "python").unlink()
     assert "installing" in machine.run("status")[2]
@@ -145,6 +150,7 @@ def test_as_users_have_it(machine, tmp_path):
     assert len(machine.environments(work)) == 1
 
 
+@pytest.mark.nightly
 def test_two_at_once(machine):
     both = [machine.start("status"), machine.start("status")]
     said = [process.communicate(timeout=PATIENCE) for process in both]
@@ -216,7 +222,7 @@ def silent_index():
         )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.nightly), signal.SIGTERM])
 def test_stopped_while_it_installs(machine, silent_index, number):
     server, variables = silent_index
     process = machine.start("status", env=variables)

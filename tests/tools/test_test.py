@@ -49,6 +49,18 @@ def test_all_parts_with_their_summaries(tests, tmp_path):
     assert "8 passed" in lines[-1]
 
 
+def test_faults_of_a_base_run_in_one_process(tests):
+    """What the first one starts runs all of them."""
+    (tests.root / "tests" / "faults" / "test_faults.py").write_text(
+        "import os\nimport pytest\n\n\n"
+        "@pytest.mark.parametrize('fault', range(8), ids='1.0-stock-{}[all]'.format)\n"
+        "def test_fault(fault, summary):\n    summary('processes', f'process {os.getpid()}')\n"
+    )
+    lines = tests.ok("test", "--only", "faults", "-k", "test").splitlines()
+    assert len([line for line in lines if line.startswith("process ")]) == 8
+    assert len({line for line in lines if line.startswith("process ")}) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "result"),
     [
