@@ -24,8 +24,8 @@ from airflow.configuration import conf
 names = [name.lower().split("__")[1:] for name in os.environ if name.startswith("AIRFLOW__")]
 known = conf.configuration_description
 unknown = [name for name in names if name[1] not in known[name[0]]["options"]]
-from airflow.models.dagbag import DagBag
-print(unknown, sorted(DagBag(os.environ["DAGS"], include_examples=False).dags))
+from airflow.dag_processing.dagbag import DagBag
+print(unknown, sorted(DagBag(os.environ["DAGS"]).dags))
 """
 
 
