@@ -71,8 +71,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _side_by_side() -> list[str]:
-    """Return the options that spread tests over processes: of some, most of the time is spent waiting."""
-    return ["-n", str(min(max(2, len(os.sched_getaffinity(0))), 8))]
+    """Return the options for a process more than there are processors: of some tests, most is waiting."""
+    return ["-n", str(min(len(os.sched_getaffinity(0)) + 1, 8))]
 
 
 def _run_upstream(args: argparse.Namespace) -> int:
