@@ -242,9 +242,9 @@ class Deployment:
 
     def wait_ready(self, timeout: float = 120.0) -> None:
         """
-        Wait until the api-server answers, serve-logs listens, and the scheduler is in its loop.
+        Wait until the api-server answers users and tasks, serve-logs listens, the scheduler is in its loop.
 
-        :param timeout: seconds, for each of the three
+        :param timeout: seconds, for each of them
         :raises PatchsetError: if that takes longer, or a component ends before
         """
 
@@ -257,6 +257,8 @@ class Deployment:
         first = self.wait_for("healthy scheduler", heartbeat, timeout)
         self.wait_for("heartbeat of the loop", lambda: heartbeat() not in (None, first), timeout)
         self.wait_for("serve-logs", lambda: _listens(self.log_port), timeout)
+        # Built at its first request, which on a busy machine can take longer than a task waits for an answer.
+        self.wait_for("execution API", lambda: self.api("GET", "/execution/health", token=False), timeout)
 
     def wait_for_dag(self, dag_id: str, timeout: float = 60.0) -> None:
         """Wait until the scheduler can run ``dag_id``: it is parsed and in the database."""
