@@ -20,7 +20,11 @@ from patchsetlib.patches import base as bases
 
 pytestmark = pytest.mark.network
 SCENARIOS = registry.load()
-EVERYWHERE = ("idle_workers_killed", "busy_workers_killed", "scheduler_killed")
+# What LocalExecutor decides, and not the pool, which is the same on all bases.
+EVERYWHERE = (
+    *("idle_workers_killed", "busy_workers_killed", "scheduler_killed", "more_work_than_slots"),
+    *("secret_in_a_workload", "end[workers killed]", "terminate[busy]"),
+)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
