@@ -85,6 +85,8 @@ def test_fault(fault, servers, summary):
     if result["broken"]:
         # Not an assertion: it would look like the failure that is expected of stock.
         raise RuntimeError(f"the scenario itself is wrong: {result['broken']}\n{server.log_of(name)}")
+    if result.get("absent"):
+        pytest.skip(f"{base} has no {result['absent']}")
     problems = ", ".join(result["problems"])
     summary("LocalExecutor under faults", f"{name:60} {base:9} {variant:11} {problems or 'ok'}")
     must_pass = _judge(known(bases.load(base)), variant, name)

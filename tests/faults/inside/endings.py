@@ -77,7 +77,7 @@ def signal_to_the_group(pool: Pool, name: str) -> None:
     pool.expect(all(pool.states.get(index) == "success" for index in running), "not all tasks succeed")
 
 
-@scenario("idle", "busy", "full pipes", "sending", "workers killed")
+@scenario("idle", "busy", "stopped", "full pipes", "sending", "workers killed")
 def end(pool: Pool, state: str) -> None:
     _as_scheduler()
     scheduler = os.getpid()

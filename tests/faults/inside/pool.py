@@ -14,15 +14,12 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from inside import system
 from inside.board import Board
-from inside.tasks import FAILING
+from inside.tasks import FAILING, name
 from inside.warden import Settings
-
-if TYPE_CHECKING:  # pytest collects the scenarios without Airflow.
-    from airflow.executors.workloads import ExecuteTask
 
 TITLE = "airflow worker -- LocalExecutor"
 IDLE = "<idle>"
@@ -34,6 +31,10 @@ HELD_UP = 2.0
 
 class Stop(Exception):
     """The scenario cannot go on; why is among its problems, or in what was reported."""
+
+
+class Absent(Exception):
+    """This release has not what the scenario is about."""
 
 
 class Events(dict):
@@ -66,6 +67,8 @@ class Pool:
         self.problems: list[str] = []
         self.broken: str | None = None
         """What went wrong in the scenario itself."""
+        self.absent: str | None = None
+        """What this release has not."""
         self.reports: Counter[int] = Counter()
         self.states: dict[int, str] = {}
         self.queued: list[int] = []
@@ -76,6 +79,9 @@ class Pool:
         self._indices = itertools.count()
         self._events: list = []
         self._failing: set[int] = set()
+        self._places: dict[Any, int] = {}
+        """By key of the workload."""
+        self._tis: dict[int, Any] = {}
         self._session = Session()
         self._fd = fd
         self._pid = os.getpid()
@@ -108,7 +114,8 @@ class Pool:
         }
         self.problems += [f"{count} {what}" for what, count in counts.items() if count]
         self.problems += [f"raises in the scheduler: {what}" for what in self.raised]
-        data = json.dumps({"problems": self.problems, "broken": self.broken}).encode()
+        result = {"problems": self.problems, "broken": self.broken, "absent": self.absent}
+        data = json.dumps(result).encode()
         while data:
             data = data[os.write(self._fd, data) :]
         os._exit(0)
@@ -124,9 +131,10 @@ class Pool:
             return entry.finishes == 0
         return bool(entry.finishes) and index not in self._failing and entry.pid not in self.killed
 
-    def abandon(self) -> None:
-        """Do not miss reports from now on: the executor is told to drop its work."""
-        self.queued = [index for index in self.queued if self.reports[index]]
+    def abandon(self, indices: Iterable[int] | None = None) -> None:
+        """Do not miss reports from now on, of workloads (all): the executor is told to drop them."""
+        dropped = set(self.queued if indices is None else indices)
+        self.queued = [index for index in self.queued if self.reports[index] or index not in dropped]
 
     def _on_alarm(self, number: int, frame: Any) -> None:
         # Workers inherit it.
@@ -137,13 +145,13 @@ class Pool:
 
     # Calls
 
-    def call(self, name: str, *args: Any) -> None:
+    def call(self, name: str, *args: Any, **kwargs: Any) -> None:
         """Call a method of the executor. One that hangs ends the scenario."""
         self._calling = name
         signal.setitimer(signal.ITIMER_REAL, self.settings.patience)
         waited, worked, started = system.seconds_waited_for_cpu(), time.process_time(), time.monotonic()
         try:
-            getattr(self.executor, name)(*args)
+            getattr(self.executor, name)(*args, **kwargs)
         except BaseException as e:
             traceback.print_exc()
             self.raised[f"{name}: {type(e).__name__}: {str(e)[:80]}"] += 1
@@ -164,8 +172,9 @@ class Pool:
         for key, state in self._events if known else events:
             state = str(getattr(state, "value", state))
             if state in ("success", "failed"):
-                self.reports[key.map_index] += 1
-                self.states.setdefault(key.map_index, state)
+                index = self._places.get(key, -1)
+                self.reports[index] += 1
+                self.states.setdefault(index, state)
         self._events = reports
         self.executor.event_buffer = Events(reports)
 
@@ -194,8 +203,15 @@ class Pool:
         self._failing.update(indices if action in FAILING else ())
         for index in indices:
             workload = make_workload(index, action, str(argument), **details)
+            self._places[workload.key if hasattr(workload, "key") else workload.ti.key] = index
+            self._tis[index] = getattr(workload, "ti", None)
             self.call("queue_workload", workload, self._session)
         return indices
+
+    def revoke(self, index: int) -> None:
+        """Take a task back, as the scheduler does if it is queued for too long: it is not reported."""
+        self.abandon([index])
+        self.call("revoke_task", ti=self._tis[index])
 
     # Waiting
 
@@ -306,16 +322,36 @@ class Pool:
 
 
 def make_workload(
-    index: int, action: str, argument: str, size: int = 0, executor_config: Any = None
-) -> ExecuteTask:
+    index: int, action: str, argument: str, kind: str = "task", size: int = 0, executor_config: Any = None
+) -> Any:
     """
-    Return a workload that ``tasks.supervise`` understands.
+    Return a workload that ``tasks`` understands.
 
+    :param kind: ``task``, ``callback`` or ``connection test``
     :param size: bytes to make it longer by
+    :raises Absent: if this release has no such workloads
     """
     from airflow.executors import workloads
     from uuid6 import uuid7
 
+    if kind == "connection test":
+        if not hasattr(workloads, "TestConnection"):
+            raise Absent(kind)
+        return workloads.TestConnection(
+            token="", connection_test_id=uuid7(), connection_id=name(index, action, argument), timeout=60
+        )
+    common = {
+        "token": "x" * size,
+        "dag_rel_path": Path("faults.py"),
+        "log_path": None,
+        "bundle_info": {"name": "faults", "version": None},
+    }
+    if kind == "callback":
+        if not hasattr(workloads, "ExecuteCallback"):
+            raise Absent(kind)
+        data = {"path": name(index, action, argument), "kwargs": {}}
+        callback = {"id": str(uuid7()), "fetch_method": "import_path", "data": data}
+        return workloads.ExecuteCallback(callback=callback, **common)
     # Renamed in later releases, with fields that are not needed here.
     dto = getattr(workloads, "TaskInstance", None) or workloads.TaskInstanceDTO
     ti = dto(
@@ -331,10 +367,4 @@ def make_workload(
         priority_weight=1,
         executor_config=executor_config,
     )
-    return workloads.ExecuteTask(
-        token="x" * size,
-        ti=ti,
-        dag_rel_path=Path("faults.py"),
-        log_path=None,
-        bundle_info={"name": "faults", "version": None},
-    )
+    return workloads.ExecuteTask(ti=ti, **common)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-MODULES = ("deaths", "schedulers", "load", "results", "starts", "endings", "leaks", "locks")
+MODULES = ("deaths", "schedulers", "load", "results", "starts", "endings", "leaks", "locks", "kinds")
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,18 @@
 """
 What workloads do, in place of Airflow's supervisor and task.
 
-A workload says it in its task instance: ``map_index`` is its place on the board, ``task_id`` the action and
-``run_id`` the argument.
+A task says it in its instance: ``map_index`` is its place on the board, ``task_id`` the action and ``run_id``
+the argument. A callback and a connection test have names for it, see :func:`name`.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,10 +77,33 @@ FAILING = ("raise", "raise_at", "exit")
 def supervise(**kwargs: Any) -> Any:
     """Do what ``ti`` says, as ``airflow.sdk.execution_time.supervisor.supervise`` would run its task."""
     ti = kwargs["ti"]
-    index = ti.map_index
+    return _run(ti.map_index, ti.task_id, ti.run_id)
+
+
+def name(index: int, action: str, argument: str) -> str:
+    """Return what a workload is called that is no task."""
+    return f"{index}|{action}|{argument}"
+
+
+def _run_named(text: str) -> Any:
+    index, action, argument = text.split("|")
+    return _run(int(index), action, argument)
+
+
+def supervise_callback(**kwargs: Any) -> Any:
+    """The same for a callback."""
+    return _run_named(kwargs["callback_path"])
+
+
+def supervise_connection_test(**kwargs: Any) -> Any:
+    """The same for a connection test."""
+    return _run_named(kwargs["connection_id"])
+
+
+def _run(index: int, action: str, argument: str) -> Any:
     before = board.entry(index)
     board.write(index, replace(before, pid=os.getpid(), starts=before.starts + 1))
-    outcome = _child(ti.run_id, index) if ti.task_id == "child" else ACTIONS[ti.task_id](ti.run_id)
+    outcome = _child(argument, index) if action == "child" else ACTIONS[action](argument)
     before = board.entry(index)
     board.write(index, replace(before, finishes=before.finishes + 1))
     if isinstance(outcome, BaseException):
@@ -86,13 +111,20 @@ def supervise(**kwargs: Any) -> Any:
     return outcome if outcome is not None else 0
 
 
-def install(path: str) -> None:
-    """Put ``supervise`` in the place of Airflow's own, here and in all processes forked from here."""
-    global board
-    from airflow.sdk.execution_time import supervisor
+# By module of Airflow. In 3.3 supervise() became a wrapper of supervise_task(), and the others came.
+STAND_INS = {
+    "supervisor": {"supervise": supervise, "supervise_task": supervise},
+    "callback_supervisor": {"supervise_callback": supervise_callback},
+    "connection_test_supervisor": {"supervise_connection_test": supervise_connection_test},
+}
 
+
+def install(path: str) -> None:
+    """Put ours in the place of Airflow's own supervisors, here and in all processes forked from here."""
+    global board
     board = Board(Path(path))
-    # Renamed in Airflow 3.3, where the old name is a wrapper of the new one.
-    for name in ("supervise", "supervise_task"):
-        if hasattr(supervisor, name):
-            setattr(supervisor, name, supervise)
+    for module_name, functions in STAND_INS.items():
+        with suppress(ModuleNotFoundError):
+            module = importlib.import_module(f"airflow.sdk.execution_time.{module_name}")
+            for function_name in functions.keys() & vars(module).keys():
+                setattr(module, function_name, functions[function_name])

@@ -74,7 +74,7 @@ def run(scenario: Scenario, settings: Settings) -> dict[str, Any]:
 
 def _play(scenario: Scenario, settings: Settings, board: Path, fd: int) -> None:
     """Be the scheduler. Does not return."""
-    from inside.pool import Pool, Stop
+    from inside.pool import Absent, Pool, Stop
 
     os.environ[tasks.BOARD_VARIABLE] = str(board)
     shared = Board(board)
@@ -84,6 +84,9 @@ def _play(scenario: Scenario, settings: Settings, board: Path, fd: int) -> None:
         scenario.function(pool, *scenario.arguments)
     except Stop:
         pass
+    except Absent as e:
+        pool.absent = str(e)
+        pool.tell()
     except BaseException as e:
         # A fault of the scenario, never to be taken for one of the executor.
         traceback.print_exc()
