@@ -153,7 +153,8 @@ def upstream_settings(base: Base) -> bytes:
 
 def migrated_database(base: Base, home: Path) -> Path:
     """Return a new SQLite database with Airflow's tables, made in ``home``."""
-    python = environment.test_python(base)
+    # The provider is installed only where it is not under test.
+    python = environment.python(base, patched=False) if base.is_provider else environment.test_python(base)
     log = home / "migrate.log"
     command = [python, "-m", "airflow", "db", "migrate"]
     done = processes.run(command, env=_variables(python, home), log=log, timeout=RUN_LIMIT)

@@ -17,7 +17,16 @@ from patchsetlib import cli
 from patchsetlib.measure import runner, subjects, workload
 from patchsetlib.measure.benchmarks import BENCHMARKS, dispatch, growth, soak, throughput
 from patchsetlib.measure.figures import Figure
-from patchsetlib.measure.memory import SCHEDULER, SERVE_LOGS, TASK, WORKER_BUSY, WORKER_IDLE, Reading, Sample
+from patchsetlib.measure.memory import (
+    EDGE_WORKER,
+    SCHEDULER,
+    SERVE_LOGS,
+    TASK,
+    WORKER_BUSY,
+    WORKER_IDLE,
+    Reading,
+    Sample,
+)
 from patchsetlib.measure.runner import Benchmark, Run
 from patchsetlib.measure.subjects import Subject
 from patchsetlib.patches import base as bases
@@ -254,6 +263,37 @@ def test_memory():
     assert found["run", "CPU of the tree", "during the tasks, s"] == 5.5
     assert found["run", "CPU of the tree", "from then to the end, s"] == 0.75
     assert found["run", "CPU of the scheduler", "per s at rest, ms"] == 5
+
+
+def test_edge():
+    worker = Reading(1, EDGE_WORKER, 60 * MIB, 100 * MIB)
+    forked = [Reading(10 + n, WORKER_BUSY, 10 * MIB, 20 * MIB) for n in range(2)]
+    forked += [Reading(20 + n, TASK, 25 * MIB, 30 * MIB) for n in range(2)]
+    record = {
+        "moments": {
+            "before any task": Sample(1, 0.01, (worker,)).as_json(),
+            "at the peak": Sample(5, 0.01, (worker, *forked)).as_json(),
+        },
+        "events": {"ready": 0.5},
+        "cpu": {
+            "triggered": {"edge-worker": 5.0, "scheduler": 4.0},
+            "at rest": {"edge-worker": 5.5, "scheduler": 9.0, "workers": 2.0},
+        },
+        "own_code": [(0.08, 27 * MIB), (0.09, 27 * MIB)],
+        "dag_run": {"seconds": 9.0, "tasks": 10, "succeeded": 9},
+    }
+
+    found = values("edge", record)
+
+    assert found["before any task", "whole tree", "PSS total, MiB"] == 100
+    assert ("before any task", "task", "processes") not in found
+    assert found["at the peak", "task", "processes"] == 2
+    assert found["at the peak", "supervisor and task", "USS per task, MiB"] == 35
+    assert found["at the peak", "edge worker", "USS per process, MiB"] == 60
+    assert found["run", "supervisor and task", "CPU per task, ms"] == 200
+    assert found["run", "edge worker", "CPU per task, ms"] == 50
+    assert found["run", "task", "CPU until its own code, ms"] == pytest.approx(85)
+    assert found["run", "tasks", "succeeded of 10"] == 9
 
 
 def test_growth():

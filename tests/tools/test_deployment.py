@@ -40,6 +40,17 @@ def test_environment_is_that_of_the_deployment_alone(tmp_path: Path, monkeypatch
     assert (env["AIRFLOW__CORE__PARALLELISM"], env["PATCHSET_TASKS"]) == ("5", "7")
 
 
+def test_edge_worker_is_told_where_the_api_is(tmp_path: Path):
+    with_worker = Deployment(PYTHON, tmp_path, dags=tmp_path, edge_slots=3)
+    without = Deployment(PYTHON, tmp_path, dags=tmp_path)
+
+    assert with_worker.config["edge.api_url"].startswith(with_worker.url)
+    assert with_worker.config["core.executor"].endswith("EdgeExecutor")
+    assert "3" in with_worker._commands()[with_worker.runs_tasks]
+    assert list(without._commands()) == ["api-server", "dag-processor", without.runs_tasks]
+    assert not any(name.startswith("edge.") for name in without.config)
+
+
 def test_interpreter_without_airflow_is_said(tmp_path: Path):
     deployment = Deployment(PYTHON, tmp_path / "home", dags=tmp_path, name="stock")
     with pytest.raises(PatchsetError, match=r"stock: airflow db migrate failed: .*No module named airflow"):

@@ -14,6 +14,7 @@ import pytest
 
 from patchsetlib.measure import memory
 from patchsetlib.measure.memory import (
+    EDGE_WORKER,
     FORK_SERVER,
     OTHER,
     SCHEDULER,
@@ -45,6 +46,7 @@ MIB = 2**20
         ("python -c from multiprocessing.forkserver import main; main(5, 6)", SCHEDULER, FORK_SERVER),
         ("airflow worker -- LocalExecutor: <idle>", FORK_SERVER, WORKER_IDLE),
         ("airflow worker -- anything", "api-server", "api-server"),
+        ("airflow edge worker: host", EDGE_WORKER, WORKER_BUSY),
     ],
 )
 def test_role_comes_from_title_and_parent(title: str, parent: str, role: str):

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from sampleset import BODY, MODULE
 
@@ -35,6 +37,21 @@ def test_base(base):
     toml.write_text(toml.read_text().replace("default = true\n", ""))
     with pytest.raises(PatchsetError, match="bases with 'default = true': none; set it in exactly one"):
         bases.default()
+
+
+def test_base_of_a_provider(repository, base):
+    directory = repository.root / "providers" / "one" / "1.0"
+    shutil.copytree(base.directory, directory)
+    toml = directory / "base.toml"
+    toml.write_text(toml.read_text().replace('directory = "airflow-core"', 'directory = "providers/one"'))
+
+    provider = bases.load("one-1.0")
+
+    assert {"1.0", "one-1.0"} <= {*bases.all_bases()}
+    assert (provider.name, provider.directory) == ("one-1.0", directory)
+    assert provider.is_provider
+    assert not bases.load("1.0").is_provider
+    assert (provider.title, base.title) == ("demo-core 1.0", "Airflow 1.0")
 
 
 def test_load(base):

@@ -15,6 +15,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from packaging.specifiers import SpecifierSet
@@ -77,8 +78,11 @@ def _ready(base: Base, kind: str, asked: str | None) -> Path:
     have = _state(place) if interpreter.exists() else {}
     # A distribution that the series no longer changes has to be the published one again.
     if have.get("pins") != wanted["pins"] or not have["wheels"].keys() <= wanted["wheels"].keys():
-        with ui.step(f"installing Airflow {base.version} for Python {version} ({kind})"):
-            _build(place, request, pins, wanted | {"wheels": {}})
+        with ui.step(f"installing {base.title} for Python {version} ({kind})"):
+            # Python would find a provider's installed sources before those of the tree under test.
+            is_tested = base.is_provider and kind == "test"
+            without = [f"airflow/{each.directory}" for each in base.distributions] if is_tested else []
+            _build(place, request, pins, wanted | {"wheels": {}}, without)
     if _state(place) != wanted:
         with ui.step(f"installing the patched wheels of {base.name} for Python {version}"):
             _write_state(place, wanted | {"incomplete": True})
@@ -104,15 +108,17 @@ def _choose(base: Base, asked: str | None) -> tuple[str, str]:
     found = subprocess.run(command, env=variables, stdout=subprocess.PIPE, text=True, cwd=os.sep)
     version = found.stdout.strip()
     if found.returncode or version not in allowed:
-        problem = (
-            f"Airflow {base.version} does not run on Python {version}" if version else f"no Python {request}"
-        )
+        problem = f"{base.title} does not run on Python {version}" if version else f"no Python {request}"
         raise UsageError(problem, f"name one of {base.python} with --python or {VARIABLE}")
     return request, version
 
 
-def _build(place: Path, request: str, pins: list[Path], state: dict) -> None:
-    """Make an environment in place of the one that may be there."""
+def _build(place: Path, request: str, pins: list[Path], state: dict, without: Sequence[str]) -> None:
+    """
+    Make an environment in place of the one that may be there.
+
+    :param without: directories of site-packages to delete
+    """
     shutil.rmtree(place, ignore_errors=True)
     try:
         with staged(place) as building:
@@ -122,6 +128,8 @@ def _build(place: Path, request: str, pins: list[Path], state: dict) -> None:
             # Compiled now, or the first start of all components would do it, all at the same time.
             options = ("--require-hashes", "--compile-bytecode", "--python", building / "bin" / "python")
             uvtool.uv("pip", "sync", *options, *pins)
+            for path in (p for name in without for p in building.glob(f"lib/*/site-packages/{name}")):
+                shutil.rmtree(path)
             _write_state(building, state)
     except PatchsetError:
         # Another run may have made the same meanwhile.

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-One real Airflow deployment on this machine, with LocalExecutor, for as long as a ``with`` block lasts.
+One real Airflow deployment on this machine, with LocalExecutor or an edge worker, for as long as a ``with``
+block lasts.
 
 Any interpreter that has Airflow 3 will do; nothing here depends on the patches.
 """
@@ -26,6 +27,7 @@ from typing import TypeVar
 
 import psutil
 
+from patchsetlib.measure.memory import EDGE_WORKER, SCHEDULER
 from patchsetlib.shell import processes
 from patchsetlib.shell.errors import PatchsetError
 from patchsetlib.shell.paths import display
@@ -63,7 +65,7 @@ def free_ports(count: int) -> list[int]:
 @dataclass
 class Deployment:
     """
-    api-server, dag-processor and scheduler of one Airflow.
+    api-server, dag-processor and scheduler of one Airflow, and maybe an edge worker.
 
     Entering migrates the database and starts the components; leaving, for whatever reason, ends them and
     all of their descendants.
@@ -85,12 +87,14 @@ class Deployment:
     name: str = "airflow"
     """What to call it in messages."""
     components: tuple[str, ...] = COMPONENTS
+    edge_slots: int = 0
+    """Slots of an edge worker, which is then started too, with EdgeExecutor; 0 for LocalExecutor."""
 
     def __post_init__(self):
         self.port, self.log_port = free_ports(2)
         self.url = f"http://127.0.0.1:{self.port}"
         self.database_file = self.home / "airflow.db"
-        self.config = self._defaults() | dict(self.config)
+        self.config = self._defaults() | (self._edge() if self.edge_slots else {}) | dict(self.config)
         self.env = self._environment() | dict(self.env)
         self._running: dict[str, Guarded] = {}
         self._token: str | None = None
@@ -123,6 +127,34 @@ class Deployment:
             "usage_data_collection.enabled": "False",
         }
 
+    def _edge(self) -> dict[str, str]:
+        return {
+            "core.executor": "airflow.providers.edge3.executors.EdgeExecutor",
+            "edge.api_enabled": "True",
+            "edge.api_url": f"{self.url}/edge_worker/v1/rpcapi",
+            # Tasks wait for this by default up to five seconds, in which the worker has free slots.
+            "edge.job_poll_interval": "1",
+            # A token expires after as many seconds. A worker whose request waits longer ends.
+            "api_auth.jwt_leeway": "600",
+        }
+
+    def _commands(self) -> dict[str, list[str]]:
+        """Return the arguments of ``airflow`` by component."""
+        commands = {component: [component] for component in self.components}
+        if self.edge_slots:
+            options = ["--concurrency", str(self.edge_slots), "--pid", str(self._edge_pid_file)]
+            commands[EDGE_WORKER] = ["edge", "worker", *options]
+        return commands
+
+    @property
+    def _edge_pid_file(self) -> Path:
+        return self.home / "edge-worker.pid"
+
+    @property
+    def runs_tasks(self) -> str:
+        """The component whose descendants the processes of tasks are."""
+        return EDGE_WORKER if self.edge_slots else SCHEDULER
+
     def _environment(self) -> dict[str, str]:
         # Nothing of the user's that configures Airflow or Python: with PYTHONDONTWRITEBYTECODE, for one, each
         # task process would compile what it imports.
@@ -148,7 +180,7 @@ class Deployment:
     def __enter__(self) -> Deployment:
         try:
             self.prepare()
-            for component in self.components:
+            for component in self._commands():
                 self._start(component)
         except BaseException:
             self.stop()
@@ -179,7 +211,7 @@ class Deployment:
             raise PatchsetError(f"{self.name}: airflow db migrate failed: {_last_line(log)}", see(log))
 
     def _start(self, component: str) -> None:
-        command = [self.python, "-m", "airflow", component]
+        command = [self.python, "-m", "airflow", *self._commands()[component]]
         self._running[component] = Guarded.start(
             command, env=self.env, cwd=self.home, log=self.log(component)
         )
@@ -191,7 +223,7 @@ class Deployment:
 
     def stop(self) -> None:
         """End all components at the same time, with all that they have started."""
-        with ThreadPoolExecutor(len(self.components)) as pool:
+        with ThreadPoolExecutor(len(self._commands())) as pool:
             list(pool.map(Guarded.stop, self._running.values()))
 
     def check(self) -> None:
@@ -242,7 +274,8 @@ class Deployment:
 
     def wait_ready(self, timeout: float = 120.0) -> None:
         """
-        Wait until the api-server answers users and tasks, serve-logs listens, the scheduler is in its loop.
+        Wait until the api-server answers users and tasks, the scheduler is in its loop, and serve-logs listens
+        or the edge worker is registered.
 
         :param timeout: seconds, for each of them
         :raises PatchsetError: if that takes longer, or a component ends before
@@ -256,7 +289,11 @@ class Deployment:
         # Only the next one comes from its loop.
         first = self.wait_for("healthy scheduler", heartbeat, timeout)
         self.wait_for("heartbeat of the loop", lambda: heartbeat() not in (None, first), timeout)
-        self.wait_for("serve-logs", lambda: _listens(self.log_port), timeout)
+        if self.edge_slots:
+            # It is written after the registration.
+            self.wait_for("edge worker", self._edge_pid_file.exists, timeout)
+        else:
+            self.wait_for("serve-logs", lambda: _listens(self.log_port), timeout)
         # Built at its first request, which on a busy machine can take longer than a task waits for an answer.
         self.wait_for("execution API", lambda: self.api("GET", "/execution/health", token=False), timeout)
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Memory of the scheduler's process tree by role, and CPU time of all components by role.
+Memory of the process tree of the scheduler or of an edge worker by role, and CPU time of all components by
+role.
 
 Only USS (what one process has for itself) and PSS (its fair part of what is shared) are read, in bytes.
 RSS is not: it counts a shared page once per process, so its sum over forked processes means nothing.
@@ -19,6 +20,8 @@ from dataclasses import dataclass
 import psutil
 
 SCHEDULER = "scheduler"
+EDGE_WORKER = "edge-worker"
+"""Forks a process for each task, here called a busy worker."""
 SERVE_LOGS = "serve-logs"
 WORKER_IDLE = "worker idle"
 WORKER_BUSY = "worker busy"
@@ -29,6 +32,7 @@ OTHER = "other"
 WORKERS = (WORKER_IDLE, WORKER_BUSY)
 GROUPS = {
     SCHEDULER: (SCHEDULER,),
+    EDGE_WORKER: (EDGE_WORKER,),
     SERVE_LOGS: (SERVE_LOGS,),
     FORK_SERVER: (FORK_SERVER,),
     "workers": WORKERS,
@@ -39,7 +43,8 @@ GROUPS = {
 
 _WORKER_TITLE = re.compile(r"airflow worker -- LocalExecutor\b[^:]*: ?(.*)")
 # Whose the CPU time of children that have ended is; otherwise their parent's.
-_ENDED_CHILDREN = {SCHEDULER: "workers", FORK_SERVER: "workers", WORKER_IDLE: TASK, WORKER_BUSY: TASK}
+_ENDED_CHILDREN = dict.fromkeys((SCHEDULER, EDGE_WORKER, FORK_SERVER), "workers")
+_ENDED_CHILDREN |= dict.fromkeys(WORKERS, TASK)
 
 
 def classify(title: str, parent_role: str) -> str:
@@ -51,6 +56,8 @@ def classify(title: str, parent_role: str) -> str:
     # A fork has its parent's title until it sets its own, so what a worker starts is told by its parent.
     if parent_role in (*WORKERS, TASK):
         return TASK
+    if parent_role == EDGE_WORKER:
+        return WORKER_BUSY
     if parent_role not in GROUPS:
         return parent_role
     if match := _WORKER_TITLE.match(title):
@@ -118,7 +125,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Sample:
-    """The scheduler's tree at one moment; its processes are read one after the other, in ``cost`` seconds."""
+    """A tree at one moment; its processes are read one after the other, in ``cost`` seconds."""
 
     time: float
     """Seconds since the sampler's zero."""
@@ -168,19 +175,19 @@ def _footprint(process: psutil.Process) -> tuple[int | None, int | None]:
     return info.uss, info.pss
 
 
-def read_tree(root: int, zero: float = 0.0) -> Sample:
+def read_tree(root: int, zero: float = 0.0, role: str = SCHEDULER) -> Sample:
     """
-    Read every process of the scheduler's tree once.
+    Read every process of a tree once.
 
-    :param root: pid of the scheduler
+    :param root: pid of the scheduler, or of what else ``role`` says
     :param zero: value of ``time.monotonic()`` that is time 0 of the sample
-    :raises psutil.NoSuchProcess: if the scheduler is gone
+    :raises psutil.NoSuchProcess: if the root is gone
     """
     started = time.monotonic()
     readings = []
-    for process, role in _tree(root, SCHEDULER):
+    for process, each in _tree(root, role):
         try:
-            readings.append(Reading(process.pid, role, *_footprint(process)))
+            readings.append(Reading(process.pid, each, *_footprint(process)))
         except psutil.NoSuchProcess:
             if process.pid == root:
                 raise
@@ -201,10 +208,11 @@ def at_rest(samples: Sequence[Sample], rounds: int = 3) -> bool:
 
 
 class Sampler:
-    """Reads the scheduler's tree every ``interval`` seconds in a thread, for as long as the context lasts."""
+    """Reads a tree every ``interval`` seconds in a thread, for as long as the context lasts."""
 
-    def __init__(self, root: int, *, interval: float = 1.0):
+    def __init__(self, root: int, *, interval: float = 1.0, role: str = SCHEDULER):
         self.root = root
+        self.role = role
         self.interval = interval
         """May be changed at any time."""
         self.zero = time.monotonic()
@@ -233,9 +241,9 @@ class Sampler:
         """
         Read the tree at once, and keep the sample with the others.
 
-        :raises psutil.NoSuchProcess: if the scheduler is gone
+        :raises psutil.NoSuchProcess: if the root is gone
         """
         with self._lock:
-            sample = read_tree(self.root, self.zero)
+            sample = read_tree(self.root, self.zero, self.role)
             self.samples.append(sample)
         return sample

@@ -81,10 +81,13 @@ class Run:
     database: str | None = None
     """SQLAlchemy URL of a server; None for SQLite."""
 
-    def deploy(self, load: Workload, *, interval: float = 2.0, settle: float = 0.0) -> dict:
+    def deploy(
+        self, load: Workload, *, interval: float = 2.0, settle: float = 0.0, edge_slots: int = 0
+    ) -> dict:
         """
         Run ``load`` on a full Airflow; see ``workload.measure``.
 
+        :param edge_slots: see ``Deployment.edge_slots``
         :raises PatchsetError: if the deployment does not start, or the workload does not end
         """
         subject = self.subject
@@ -95,7 +98,8 @@ class Run:
         home, env = self.home / "airflow", load.env
         if load.records:
             env |= {"PATCHSET_TASK_RECORDS": str(home / workload.RECORDS)}
-        how = {"dags": dags, "config": load.config | dict(subject.config), "env": env}
+        config = load.config | dict(subject.config)
+        how = {"dags": dags, "config": config, "env": env, "edge_slots": edge_slots}
         with (
             database(self.database, subject, self.home.parent) as where,
             Deployment(subject.python, home, name=subject.label, **how, **where) as deployment,

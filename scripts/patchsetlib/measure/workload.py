@@ -48,6 +48,8 @@ class Workload:
     """Dag runs, one after the other."""
     records: bool = False
     """Whether some tasks record what their process has used until their own code runs."""
+    collect: bool = False
+    """Whether each task runs a full garbage collection."""
 
     @property
     def config(self) -> dict[str, str]:
@@ -64,6 +66,7 @@ class Workload:
             "PATCHSET_TASKS": str(self.tasks),
             "PATCHSET_TASK_SECONDS": str(self.seconds),
             "PATCHSET_TASK_CONCURRENCY": str(self.concurrency),
+            "PATCHSET_TASK_COLLECT": str(int(self.collect)),
         }
 
     @property
@@ -94,7 +97,7 @@ def measure(
     cpu: dict[str, dict[str, float]] = {}
     wall_zero = datetime.now(timezone.utc)
 
-    with Sampler(deployment.pids["scheduler"]) as sampler:
+    with Sampler(deployment.pids[deployment.runs_tasks], role=deployment.runs_tasks) as sampler:
 
         def event(what: str) -> None:
             cpu[what] = memory.cpu_seconds(deployment.pids)
@@ -126,7 +129,7 @@ def measure(
             tasks = [task for run_id in ids for task in deployment.task_instances(DAG_ID, run_id)]
         except psutil.NoSuchProcess:
             deployment.check()
-            raise PatchsetError(f"{name}: the scheduler ended") from None
+            raise PatchsetError(f"{name}: the {deployment.runs_tasks} ended") from None
     samples = sampler.samples
     states = Counter(str(task["state"]) for task in tasks)
     unreadable = max(sample.unreadable for sample in samples)

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A base: the Airflow that a series of patches is for, as ``airflow-core/<base>/base.toml`` says.
+A base: what a series of patches is for, as its ``base.toml`` says.
 
-It is a release, whose distributions have an sdist and a wheel, or a commit of upstream's repository.
+It is a release of Airflow, whose distributions have an sdist and a wheel, or a commit of upstream, in
+``airflow-core/<base>/``. Or it is a release of a provider, in ``providers/<id>/<version>/``: the base
+``<id>-<version>``.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ class Base:
     """Of the release; of a commit, what its sources call themselves."""
     distributions: tuple[Distribution, ...]
     commit: str
-    """Upstream's commit: the one that the release was built from, or the base itself."""
+    """Upstream's commit, or its tag: the one that the release was built from, or the base itself."""
     python: str
     """Range of Python versions, as a version specifier."""
     repository: str = UPSTREAM
@@ -80,9 +82,16 @@ class Base:
         return self.tag is not None
 
     @property
+    def is_provider(self) -> bool:
+        """Whether it is a provider: its environments also have an Airflow, which is none of the base."""
+        return self.distributions[0].directory.startswith("providers/")
+
+    @property
     def title(self) -> str:
         """What to call it in a sentence."""
-        return f"Airflow {self.version}" if self.released else f"upstream's commit {self.commit[:12]}"
+        if not self.released:
+            return f"upstream's commit {self.commit[:12]}"
+        return f"{self.distributions[0].project if self.is_provider else 'Airflow'} {self.version}"
 
     def require_release(self) -> None:
         """
@@ -118,7 +127,15 @@ class Base:
 
 def all_bases() -> list[str]:
     """Return the names of the bases in this repository, sorted."""
-    return sorted(path.parent.name for path in (ROOT / "airflow-core").glob("*/base.toml"))
+    return sorted(_directories())
+
+
+def _directories() -> dict[str, Path]:
+    """Return the directories of all bases by their names."""
+    found = {path.parent.name: path.parent for path in (ROOT / "airflow-core").glob("*/base.toml")}
+    for path in (ROOT / "providers").glob("*/*/base.toml"):
+        found["-".join(path.parts[-3:-1])] = path.parent
+    return found
 
 
 def load(name: str) -> Base:
@@ -128,11 +145,12 @@ def load(name: str) -> Base:
     :raises UsageError: if there is no such base
     :raises PatchsetError: if its ``base.toml`` cannot be read or lacks an entry
     """
-    if name not in all_bases():
+    directory = _directories().get(name)
+    if directory is None:
         raise UsageError(f"unknown base {name!r}", f"bases here: {', '.join(all_bases()) or 'none'}")
-    path = ROOT / "airflow-core" / name / "base.toml"
+    path = directory / "base.toml"
     try:
-        return _read(path, tomllib.loads(path.read_text(encoding="utf-8")))
+        return _read(name, path, tomllib.loads(path.read_text(encoding="utf-8")))
     except KeyError as e:
         raise PatchsetError(f"{display(path)}: no entry {e}", "restore it with git checkout") from e
     except (OSError, ValueError, TypeError) as e:
@@ -161,14 +179,15 @@ def default() -> Base:
     return found[0]
 
 
-def _read(path: Path, data: dict) -> Base:
+def _read(name: str, path: Path, data: dict) -> Base:
     settings = data.get("settings-sdist")
     return Base(
-        name=path.parent.name,
+        name=name,
         directory=path.parent,
         version=data["version"],
         distributions=tuple(_distribution(table) for table in data["distribution"]),
-        commit=data["git"]["commit"],
+        # A wheel of a provider does not say from which commit it was built.
+        commit=data["git"].get("commit") or data["git"]["tag"],
         python=data["python"]["range"],
         repository=data["git"].get("repository", UPSTREAM),
         is_default=data.get("default", False),

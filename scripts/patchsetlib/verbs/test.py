@@ -99,7 +99,7 @@ def _prepare(released: list[bases.Base], parts: list[str], all_tests: bool) -> N
     for base in released:
         if "series" in parts:
             environment.test_python(base)
-        if {"faults", "e2e"} & {*parts}:
+        if {"faults", "e2e"} & {*parts} and not base.is_provider:
             environment.python(base, patched=True)
             # Without --all, no test needs stock but on the first.
             if all_tests or base is released[0]:

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-from patchsetlib.measure.benchmarks import dispatch, gc, growth, imports, memory, soak, throughput
+from patchsetlib.measure.benchmarks import dispatch, edge, gc, growth, imports, memory, soak, throughput
 
-BENCHMARKS = {
-    module.BENCHMARK.name: module.BENCHMARK
-    for module in (memory, growth, throughput, dispatch, gc, imports, soak)
-}
+_MODULES = (memory, growth, throughput, dispatch, gc, imports, soak, edge)
+BENCHMARKS = {module.BENCHMARK.name: module.BENCHMARK for module in _MODULES}

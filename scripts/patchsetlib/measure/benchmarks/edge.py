@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``bench edge``: memory of an edge worker with its tasks, and the CPU time of a task, with EdgeExecutor."""
+
+from __future__ import annotations
+
+import statistics
+
+from patchsetlib.measure.figures import TOTAL_TOLERANCE, Figure, mib, milliseconds, seconds, succeeded
+from patchsetlib.measure.memory import EDGE_WORKER, GROUPS, TASK, Sample
+from patchsetlib.measure.runner import Benchmark, Option, Run
+from patchsetlib.measure.workload import Workload
+from patchsetlib.shell.errors import PatchsetError
+
+# What each of them is of a task.
+_NAMES = {EDGE_WORKER: "edge worker", "workers": "supervisor of a task", TASK: "task"}
+
+
+def _measure(run: Run) -> dict:
+    if run.database is None:
+        raise PatchsetError("SQLite is too slow for EdgeExecutor", "give a server with --database")
+    slots = run.options["slots"]
+    load = Workload(
+        tasks=run.options["tasks"],
+        seconds=run.options["seconds"],
+        # What waits in the queue takes slots of the executor, too.
+        parallelism=2 * slots,
+        records=True,
+        collect=bool(run.options["collect"]),
+    )
+    record = run.deploy(load, interval=1, settle=run.options["settle"], edge_slots=slots)
+    return {name: value for name, value in record.items() if name not in ("tasks", "reports")}
+
+
+def _figures(record: dict) -> list[Figure]:
+    found: list[Figure] = []
+    for when, moment in record["moments"].items():
+        # While the last process ends, it shares memory with the worker and is no longer seen.
+        if when == "at once after":
+            continue
+        sample = Sample.from_json(moment)
+        for role, what in _NAMES.items():
+            count = sample.count(*GROUPS[role])
+            if role != EDGE_WORKER and count:
+                found.append(Figure(when, what, "processes", count, None, digits=0))
+            if count:
+                for figure in ("uss", "pss"):
+                    size = sample.median(figure, *GROUPS[role])
+                    found.append(mib(when, what, f"{figure.upper()} per process", size))
+        found.append(mib(when, "whole tree", "PSS total", sample.total("pss"), TOTAL_TOLERANCE))
+        if sample.count(TASK):
+            # Not the total: an edge worker may exceed its slots, by another number each time.
+            for figure in ("uss", "pss"):
+                size = sum(sample.median(figure, *GROUPS[role]) or 0 for role in ("workers", TASK))
+                found.append(mib(when, "supervisor and task", f"{figure.upper()} per task", size))
+    before, after = (record["cpu"][event] for event in ("triggered", "at rest"))
+    spent = {role: after.get(role, 0) - before.get(role, 0) for role in after}
+    forked = spent.get("workers", 0) + spent.get(TASK, 0)
+    tasks = record["dag_run"]["tasks"]
+    own = record["own_code"]
+    cpu = statistics.median(cpu for cpu, _ in own) if own else None
+    return [
+        *found,
+        milliseconds("run", "supervisor and task", "CPU per task", forked / tasks),
+        milliseconds("run", "task", "CPU until its own code", cpu),
+        milliseconds("run", "edge worker", "CPU per task", spent[EDGE_WORKER] / tasks),
+        succeeded("run", record["dag_run"]),
+        seconds("run", "Dag run", "queued to end", record["dag_run"]["seconds"]),
+        seconds("run", "Airflow", "start to ready", record["events"]["ready"]),
+    ]
+
+
+BENCHMARK = Benchmark(
+    name="edge",
+    help="memory of an edge worker with its tasks, and CPU time of a task (a base of edge3)",
+    options=(
+        Option("tasks", 56, "mapped tasks"),
+        Option("slots", 8, "slots of the edge worker"),
+        Option("seconds", 8.0, "seconds that each task waits", least=0, most=3600),
+        Option("collect", 0, "1: each task runs a full garbage collection", least=0, most=1),
+        Option("settle", 5.0, "seconds after the tasks when to look again", least=1, most=3600),
+    ),
+    measure=_measure,
+    figures=_figures,
+    panels=(
+        ("whole tree", "PSS total, MiB"),
+        ("supervisor and task", "USS per task, MiB"),
+        ("supervisor and task", "CPU per task, ms"),
+    ),
+    deploys=True,
+)
