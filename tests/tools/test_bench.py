@@ -285,10 +285,11 @@ def test_edge():
 
     found = values("edge", record)
 
-    assert found["before any task", "whole tree", "PSS total, MiB"] == 100
+    assert found["before any task", "edge worker", "PSS per process, MiB"] == 100
     assert ("before any task", "task", "processes") not in found
     assert found["at the peak", "task", "processes"] == 2
     assert found["at the peak", "supervisor and task", "USS per task, MiB"] == 35
+    assert found["at the peak", "supervisor and task", "PSS per task, MiB"] == 50
     assert found["at the peak", "edge worker", "USS per process, MiB"] == 60
     assert found["run", "supervisor and task", "CPU per task, ms"] == 200
     assert found["run", "edge worker", "CPU per task, ms"] == 50

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import statistics
 
-from patchsetlib.measure.figures import TOTAL_TOLERANCE, Figure, mib, milliseconds, seconds, succeeded
+from patchsetlib.measure.figures import Figure, mib, milliseconds, seconds, succeeded
 from patchsetlib.measure.memory import EDGE_WORKER, GROUPS, TASK, Sample
 from patchsetlib.measure.runner import Benchmark, Option, Run
 from patchsetlib.measure.workload import Workload
@@ -46,9 +46,8 @@ def _figures(record: dict) -> list[Figure]:
                 for figure in ("uss", "pss"):
                     size = sample.median(figure, *GROUPS[role])
                     found.append(mib(when, what, f"{figure.upper()} per process", size))
-        found.append(mib(when, "whole tree", "PSS total", sample.total("pss"), TOTAL_TOLERANCE))
         if sample.count(TASK):
-            # Not the total: an edge worker may exceed its slots, by another number each time.
+            # No total: an edge worker may exceed its slots, by another number each time.
             for figure in ("uss", "pss"):
                 size = sum(sample.median(figure, *GROUPS[role]) or 0 for role in ("workers", TASK))
                 found.append(mib(when, "supervisor and task", f"{figure.upper()} per task", size))
@@ -82,8 +81,8 @@ BENCHMARK = Benchmark(
     measure=_measure,
     figures=_figures,
     panels=(
-        ("whole tree", "PSS total, MiB"),
         ("supervisor and task", "USS per task, MiB"),
+        ("supervisor and task", "PSS per task, MiB"),
         ("supervisor and task", "CPU per task, ms"),
     ),
     deploys=True,
