@@ -274,8 +274,8 @@ class Deployment:
 
     def wait_ready(self, timeout: float = 120.0) -> None:
         """
-        Wait until the api-server answers users and tasks, the scheduler is in its loop, and serve-logs listens
-        or the edge worker is registered.
+        Wait until the api-server answers users and tasks, the scheduler is in its loop, and serve-logs
+        listens or the edge worker is registered.
 
         :param timeout: seconds, for each of them
         :raises PatchsetError: if that takes longer, or a component ends before
