@@ -26,7 +26,8 @@ def wheel(files: dict[str, str], project: str = PROJECT) -> bytes:
     record = ""
     for name, text in files.items():
         digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode().rstrip("=")
-        record += f"{name},sha256={digest},{len(text.encode())}\n"
+        quoted = f'"{name}"' if "," in name else name
+        record += f"{quoted},sha256={digest},{len(text.encode())}\n"
     files[f"{metadata}/RECORD"] = record + f"{metadata}/RECORD,,\n"
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:

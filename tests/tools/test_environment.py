@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import base64
+import csv
 import hashlib
 import io
 import os
@@ -162,12 +164,16 @@ def test_only_distributions_that_the_series_changes_are_patched(sample):
     sample.change({"task-sdk/src/airflow/sdk/fourth.py": MODULE.replace("return 3\n", "return 33\n")})
     python = sample.python()
     wheels = sample.repository.root / "work" / "1.0" / "wheels"
-    assert [path.name for path in wheels.glob("*/*")] == [name]
+    assert [path.name for path in wheels.glob("*/*")] == ["demo_sdk-1.0+localexecutor.2-py3-none-any.whl"]
     assert (step(python), step(python, "sdk.fourth")) == ("3", "33")
     sample.change({FIRST: MODULE.replace("return 3\n", "return 333\n")}, "Take the other step right")
     assert sample.python() == python
     assert (step(python), step(python, "sdk.fourth")) == ("333", "33")
-    assert {path.name for path in wheels.glob("*/*")} == {name, sampleindex.WHEEL}
+    assert sorted(path.name for path in wheels.glob("*/*")) == [
+        "demo_core-1.0+localexecutor.3-py3-none-any.whl",
+        "demo_sdk-1.0+localexecutor.2-py3-none-any.whl",
+        "demo_sdk-1.0+localexecutor.3-py3-none-any.whl",
+    ]
     assert (step(stock := sample.python("--stock")), step(stock, "sdk.fourth")) == ("3", "3")
 
 
@@ -347,28 +353,38 @@ def test_run_passes_everything_through(sample):
 
 
 def test_patched_wheel_is_a_valid_one_and_always_the_same(sample):
-    sample.change({FIRST: "VALUE = 1\n", SECOND: None, 'airflow-core/src/airflow/o"dd, é.py': "VALUE = 2\n"})
+    sample.change({FIRST: "VALUE = 1\n", SECOND: None, "airflow-core/src/airflow/o dd, é.py": "VALUE = 2\n"})
     wheels = sample.repository.root / "work" / "1.0" / "wheels"
     contents = []
     for umask in (0o022, 0o077):
         shutil.rmtree(wheels, ignore_errors=True)
         sample.repository.ok("python", "1.0", preexec_fn=lambda umask=umask: os.umask(umask))
         (path,) = wheels.glob("*/*")
-        assert path.name == sampleindex.WHEEL
+        assert path.name == "demo_core-1.0+localexecutor.2-py3-none-any.whl"
         contents.append(path.read_bytes())
     assert contents[0] == contents[1]
     wheel = zipfile.ZipFile(io.BytesIO(contents[0]))
     names = wheel.namelist()
     assert sorted(names) == sorted(set(names))
-    stock = set(zipfile.ZipFile(io.BytesIO(WHEEL)).namelist())
-    assert set(names) ^ stock == {"airflow/second.py", 'airflow/o"dd, é.py'}
-    assert wheel.getinfo('airflow/o"dd, é.py').external_attr >> 16 & 0o777 == 0o644
+    stock = zipfile.ZipFile(io.BytesIO(WHEEL)).namelist()
+    new, old = "demo_core-1.0+localexecutor.2.dist-info/", "demo_core-1.0.dist-info/"
+    expected = {name.replace(old, new) for name in stock} - {"airflow/second.py"} | {"airflow/o dd, é.py"}
+    assert set(names) == expected
+    assert wheel.getinfo("airflow/o dd, é.py").external_attr >> 16 & 0o777 == 0o644
+    assert "\nVersion: 1.0+localexecutor.2\n" in wheel.read(f"{new}METADATA").decode()
+    rows = list(csv.reader(wheel.read(f"{new}RECORD").decode().splitlines()))
+    assert {row[0] for row in rows} == expected
+    for name, digest, size in rows:
+        content = wheel.read(name)
+        if name != f"{new}RECORD":
+            hashed = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
+            assert (digest, size) == (f"sha256={hashed}", str(len(content)))
 
 
 def test_wheel_that_is_not_the_one_of_the_series(sample):
     sample.change({"airflow-core/src/airflow/ui/dist/index.html": "in the sdist this is new\n"})
     said = sample.fails()
-    assert "demo_core-1.0-py3-none-any.whl is not the wheel that the series is for" in said
+    assert "airflow/ui/dist/index.html is not as in the demo-core 1.0 that the series is for" in said
 
 
 PINS = [*REPOSITORY.glob("airflow-core/*/*.txt"), *REPOSITORY.glob("scripts/requirements/*.txt")]

@@ -139,6 +139,7 @@ def test_new_commit(repository, tree):
     )
     before = tree_of(repository.base)
     said = [
+        "airflow-core/1.0/base.toml: changed",
         "airflow-core/1.0/0004-Take-the-ninth-step-right.patch: new",
         "airflow-core/1.0/commits: changed",
         "airflow-core/1.0/series: changed",
@@ -147,6 +148,10 @@ def test_new_commit(repository, tree):
     assert (done.returncode, done.stdout.splitlines()) == (1, said)
     assert tree_of(repository.base) == before
     assert repository.ok("export", "1.0").splitlines() == said
+    toml = before["base.toml"].replace(b"series-version = 2\n", b"series-version = 3\n")
+    assert toml != before["base.toml"]
+    assert (repository.base / "base.toml").read_bytes() == toml
+    assert repository.ok("export", "1.0") == ""
     assert series(repository) == [*stored, "0004-Take-the-ninth-step-right.patch"]
     assert stored.items() <= {path.name: path.read_bytes() for path in repository.patches}.items()
     repository.ok("check")

@@ -72,7 +72,7 @@ def _ready(base: Base, kind: str, asked: str | None) -> Path:
     wheels = patched_wheels(base) if kind == "patched" else []
     wanted = {
         "pins": [_sha256(path) for path in pins],
-        "wheels": {path.name: _sha256(path) for path in wheels},
+        "wheels": {path.name.partition("-")[0]: _sha256(path) for path in wheels},
     }
     interpreter = place / "bin" / "python"
     have = _state(place) if interpreter.exists() else {}

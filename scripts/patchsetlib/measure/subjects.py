@@ -70,8 +70,8 @@ class Subject:
 
     @property
     def airflow(self) -> str:
-        """Version of Airflow."""
-        return self.description["airflow"]
+        """The release, without the local part that patched wheels have."""
+        return self.description["airflow"].partition("+")[0]
 
     def as_json(self, reference: Subject) -> dict:
         """Return it fit for JSON; of its distributions only those that differ from those of ``reference``."""

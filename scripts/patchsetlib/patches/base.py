@@ -72,6 +72,8 @@ class Base:
     """Upstream's tag; only of a release, as all that follows."""
     date: str = ""
     """Date of the base commit in a tree made from the sdists, RFC 3339."""
+    series_version: int = 0
+    """Grows when a patch changes; the last part of the version of patched wheels."""
     cutoff: str = ""
     """Newest upload date of a dependency, for ``uv --exclude-newer``."""
     settings_sdist: Artifact | None = None
@@ -92,6 +94,11 @@ class Base:
         if not self.released:
             return f"upstream's commit {self.commit[:12]}"
         return f"{self.distributions[0].project if self.is_provider else 'Airflow'} {self.version}"
+
+    @property
+    def local_version(self) -> str:
+        """What the version of a distribution ends with that the series has changed."""
+        return f"+localexecutor.{self.series_version}"
 
     def require_release(self) -> None:
         """
@@ -195,6 +202,7 @@ def _read(name: str, path: Path, data: dict) -> Base:
         ruff=data.get("tools", {}).get("ruff"),
         tag=data["git"].get("tag"),
         date=data["git"]["date"] if "tag" in data["git"] else "",
+        series_version=data["series-version"] if "tag" in data["git"] else 0,
         cutoff=data["python"]["exclude-newer"] if "tag" in data["git"] else "",
         settings_sdist=Artifact(settings["project"], settings["version"], "sdist", settings["sha256"])
         if settings

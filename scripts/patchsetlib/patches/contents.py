@@ -3,18 +3,23 @@
 What the installed files of a release hold: stock, or after so many patches of the series.
 
 Read from the ``index`` lines of the patch files, which have git's id of a file before and after the patch.
+From stock files, git makes the patched ones; no source tree and no network is needed for that.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from patchsetlib.patches import series
 from patchsetlib.patches.base import Base, Distribution
+from patchsetlib.shell import git as gitlib
 from patchsetlib.shell.errors import PatchsetError
+from patchsetlib.shell.git import GitError, git
 from patchsetlib.shell.paths import display
 
 ABSENT = "0" * 40
@@ -37,12 +42,20 @@ class File:
     ids: tuple[str, ...]
     """git's blob id after no patch, after the first, and so on to that after all; or ``ABSENT``."""
 
+    @property
+    def changes(self) -> bool:
+        """Whether it is another one after all patches than before."""
+        return self.ids[0] != self.ids[-1]
 
-def installed_files(base: Base) -> list[File]:
+    @property
+    def source(self) -> str:
+        """Its path in the monorepo."""
+        return f"{self.distribution.directory}/src/{self.path}"
+
+
+def changed_files(base: Base) -> dict[str, tuple[str, ...]]:
     """
-    Return the files of an installed ``base`` that its series changes, sorted by path.
-
-    Tests and documentation are not among them: no wheel holds them.
+    Return git's ids (see ``File``) of all files that the series of ``base`` changes, by path in the monorepo.
 
     :raises PatchsetError: if a patch file cannot be read, or does not continue the one before it
     """
@@ -61,12 +74,69 @@ def installed_files(base: Base) -> list[File]:
                 problem = f"{display(patch)} is not made for {path} as the patches before it leave it"
                 raise PatchsetError(problem, f"run patchset check {base.name}")
             known.append(after)
+    return {
+        path: (*known, *[known[-1]] * (len(names) + 1 - len(known))) for path, known in sorted(ids.items())
+    }
+
+
+def installed_files(base: Base) -> list[File]:
+    """
+    Return the files of an installed ``base`` that its series changes, sorted by path.
+
+    Tests and documentation are not among them: no wheel holds them.
+
+    :raises PatchsetError: if a patch file cannot be read, or does not continue the one before it
+    """
     return [
-        File(distribution, path.removeprefix(sources), (*known, *[known[-1]] * (len(names) + 1 - len(known))))
-        for path, known in sorted(ids.items())
+        File(distribution, path.removeprefix(sources), ids)
+        for path, ids in changed_files(base).items()
         for distribution in base.distributions
         if path.startswith(sources := f"{distribution.directory}/src/")
     ]
+
+
+def patched(base: Base, stock: Callable[[File], Path], scratch: Path) -> list[tuple[File, Path | None]]:
+    """
+    Return the files that the series changes and the patched form of each, below ``scratch``; None: deleted.
+
+    :param stock: returns where a file is in its stock form, or would be; of the changed distributions alone
+    :param scratch: an empty directory, created if there is none
+    :raises PatchsetError: if the stock files are not those of ``base``, or a patch does not apply
+    """
+    files = installed_files(base)
+    # What one patch does to a distribution and another one takes back is left out with all of that.
+    changed = {file.distribution for file in files if file.changes}
+    files = [file for file in files if file.distribution in changed]
+    if not files:
+        return []
+    scratch.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        if blob_id(stock(file)) != file.ids[0]:
+            project = f"{file.distribution.project} {file.distribution.version}"
+            raise PatchsetError(f"{file.path} is not as in the {project} that the series is for")
+        if file.ids[0] != ABSENT:
+            target = scratch / file.source
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(stock(file), target)
+    included = [f"--include={each.directory}/src/*" for each in base.distributions if each in changed]
+    for name in series.names(base):
+        patch = series.path_of(base, name)
+        try:
+            # A patch of tests and documentation alone changes nothing here, which git does not mind.
+            git("apply", *included, patch.resolve(), cwd=scratch)
+        except GitError as e:
+            said = gitlib.essential(e.stderr).removeprefix("patch failed: ")
+            raise PatchsetError(
+                f"{name} does not apply: {said}", f"run scripts/patchset check {base.name}"
+            ) from e
+    found = []
+    for file in filter(lambda file: file.changes, files):
+        path = scratch / file.source
+        if blob_id(path) != file.ids[-1]:
+            problem = f"{file.path} is not what the patches of {base.name} say that they make of it"
+            raise PatchsetError(problem, f"run scripts/patchset check {base.name}")
+        found.append((file, None if file.ids[-1] == ABSENT else path))
+    return found
 
 
 def blob_id(path: Path) -> str:

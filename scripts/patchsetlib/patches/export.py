@@ -40,7 +40,10 @@ class Export:
 
     base: Base
     contents: dict[str, bytes]
-    """Name as ``series`` has it to content: the patches in order, then ``commits`` and ``series``."""
+    """
+    Name as ``series`` has it to content: ``base.toml`` if ``commits`` changes, the patches in order, then
+    ``commits`` and ``series``.
+    """
 
     def changes(self) -> list[tuple[str, str]]:
         """Return what differs from the files there are: the name, and ``new``, ``changed`` or ``removed``."""
@@ -122,6 +125,8 @@ def export(base: Base, tree: Path, scratch: Path) -> Export:
     applied = _apply_again(base, patches, fresh, scratch / "again")
     contents["commits"] = source.format_commits(applied).encode()
     contents["series"] = _series_text(base, names).encode()
+    if base.released and contents["commits"] != _read(base.commits_file):
+        contents = {"base.toml": _next_version(base)} | contents
     return Export(base, contents)
 
 
@@ -181,6 +186,17 @@ def _apply_again(base: Base, patches: Sequence[Patch], fresh: Path, scratch: Pat
                 "look in its message for a line '---', 'diff ', 'From: ' or trailing blanks",
             )
     return applied
+
+
+def _read(path: Path) -> bytes:
+    return path.read_bytes() if path.exists() else b""
+
+
+def _next_version(base: Base) -> bytes:
+    """Return ``base.toml`` with the next version of the series."""
+    text = (base.directory / "base.toml").read_bytes()
+    number = base.series_version + 1
+    return re.sub(rb"^series-version = .*$", b"series-version = %d" % number, text, count=1, flags=re.M)
 
 
 def _series_text(base: Base, names: Sequence[str]) -> str:
