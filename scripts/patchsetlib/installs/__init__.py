@@ -2,7 +2,8 @@
 """
 An Airflow on disk.
 
-uv makes an environment of a base's ``constraints.txt`` (``environment``). A source tree with the series and
-the published wheels make patched wheels (``wheel``), which go on top. The result is the path of a Python.
-``describe`` and ``settings`` tell of any installed Airflow what its files and its options are.
+uv makes an environment of a base's ``constraints.txt`` (``environment``). The published wheels and the
+series make patched wheels (``wheel``), which go on top. The result is the path of a Python. ``describe`` and
+``settings`` tell of any installed Airflow what its files and its options are; ``inplace`` patches it where it
+is, through ``change``.
 """

@@ -1,0 +1,521 @@
+# SPDX-License-Identifier: Apache-2.0
+"""install and uninstall, of small projects and of Airflow itself. test_change is about each step on disk."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import hashlib
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import sampleindex
+import sampleset
+
+from patchsetlib.installs import describe, environment, inplace
+from patchsetlib.patches import base as bases
+from patchsetlib.shell import uv as uvtool
+
+MODULE = sampleset.MODULE
+CORE = {
+    "airflow/first.py": MODULE,
+    "airflow/second.py": MODULE,
+    "airflow/config.yml": "value: old\n",
+    "airflow/a, b.py": MODULE,
+}
+SDK = {"airflow/sdk/fourth.py": MODULE}
+FIRST, SECOND, FOURTH = "airflow/first.py", "airflow/second.py", "airflow/sdk/fourth.py"
+RIGHT = MODULE.replace("return 3\n", "return 33\n")
+INFO = "apache_airflow_core-1.0.dist-info"
+
+
+class Small:
+    """A patch set for small projects that are called as Airflow's are, and an environment with them."""
+
+    def __init__(self, repository: sampleset.Repository):
+        self.repository = repository
+        toml = repository.base / "base.toml"
+        text = toml.read_text(encoding="utf-8").partition("[[distribution]]")[0]
+        toml.write_text(text, encoding="utf-8")
+        directory = repository.root.parent
+        self.wheels = []
+        for project, place, files in (
+            ("apache-airflow-core", "airflow-core", CORE),
+            ("apache-airflow-task-sdk", "task-sdk", SDK),
+        ):
+            wheel = directory / f"{project.replace('-', '_')}-1.0-py3-none-any.whl"
+            wheel.write_bytes(sampleindex.wheel(files, project))
+            self.wheels.append(wheel)
+            sources = {f"src/{name}": content for name, content in files.items()}
+            sha256 = hashlib.sha256(wheel.read_bytes()).hexdigest()
+            sampleset.add_distribution(repository, project, place, sources, sha256)
+        self.environment = directory / "an environment"
+        self.python = self.environment / "bin" / "python"
+        self.uv("venv", "--quiet", "--python", sys.executable, self.environment)
+        self.uv_install(*self.wheels)
+        (self.site,) = self.environment.glob("lib/python*/site-packages")
+        self.change(
+            {
+                f"airflow-core/src/{FIRST}": RIGHT,
+                f"airflow-core/src/{SECOND}": None,
+                "airflow-core/src/airflow/config.yml": "value: new\n",
+                "airflow-core/src/airflow/a, b.py": RIGHT,
+                "airflow-core/src/airflow/new/third.py": RIGHT,
+                "airflow-core/tests/unit/test_first.py": "def test_first():\n    pass\n",
+                f"task-sdk/src/{FOURTH}": RIGHT,
+            }
+        )
+
+    def change(self, files: dict[str, str | None], subject: str = "Take a step right") -> None:
+        """Add a patch to the series."""
+        tree = self.repository.root.parent / "tree"
+        self.repository.ok("checkout", "1.0", "--dir", tree)
+        for name in [name for name, text in files.items() if text is None]:
+            (tree / name).unlink()
+        self.repository.commit(
+            tree, subject, {name: text for name, text in files.items() if text is not None}
+        )
+        self.repository.ok("export", "1.0", "--dir", tree)
+        shutil.rmtree(tree)
+
+    def uv(self, *args: str | Path) -> None:
+        cache = {"UV_CACHE_DIR": str(self.repository.root.parent / "uv cache")}
+        subprocess.run([uvtool.executable(), *args], check=True, capture_output=True, env=os.environ | cache)
+
+    def uv_install(self, *wheels: Path) -> None:
+        options = ("--quiet", "--offline", "--no-index", "--no-deps", "--reinstall", "--compile-bytecode")
+        self.uv("pip", "install", *options, "--python", self.python, *wheels)
+
+    def pip(self, *args: str | Path) -> None:
+        """Run pip as if it was in the environment."""
+        command = [sys.executable, "-m", "pip", "--quiet", "--python", self.python, *args]
+        subprocess.run(command, check=True, capture_output=True, env=self.repository.env)
+
+    def ok(self, verb: str, *args: str | Path) -> list[str]:
+        """Run the verb, which must succeed; return its lines without the path of the environment."""
+        out = self.repository.ok(verb, *args, "--python", self.python)
+        return out.replace(f"{self.site}/", "").splitlines()
+
+    def fails(self, verb: str, *args: str | Path) -> str:
+        """Run the verb, which must fail with one line and change nothing; the same with --dry-run."""
+        before = snapshot(self.site)
+        said = [
+            self.repository.fails(verb, *args, *more, "--python", self.python)
+            for more in ((), ("--dry-run",))
+        ]
+        assert said[0] == said[1]
+        assert snapshot(self.site) == before
+        return said[0].replace(f"{self.site}/", "")
+
+    def step(self, module: str) -> int:
+        code = f"import airflow.{module} as module; print(module.step_3())"
+        return int(subprocess.run([self.python, "-c", code], check=True, capture_output=True).stdout)
+
+    def recorded(self, info: str = INFO) -> set[str]:
+        with (self.site / info / "RECORD").open(encoding="utf-8", newline="") as file:
+            return {row[0] for row in csv.reader(file)}
+
+
+def snapshot(root: Path, *patterns: str) -> dict[str, tuple]:
+    """Return all there is to know of each file, and of a directory whether it is there."""
+    found = {}
+    for path in sorted({path for pattern in patterns or ["*"] for path in root.rglob(pattern)}):
+        status = path.lstat()
+        about = (status.st_mode, status.st_uid, status.st_gid)
+        if path.is_file():
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            about += (digest, status.st_mtime_ns, status.st_ino)
+        found[str(path.relative_to(root))] = about
+    return found
+
+
+@pytest.fixture
+def small(empty):
+    return Small(empty)
+
+
+DONE = [
+    "create airflow/new/third.py",
+    "change airflow/a, b.py",
+    "change airflow/config.yml",
+    f"change {FIRST}",
+    f"delete {SECOND}",
+    f"change {FOURTH}",
+]
+
+
+def test_install_and_uninstall(small):
+    before = snapshot(small.site)
+    assert sorted(small.ok("install", "auto", "--dry-run")) == sorted(DONE)
+    assert snapshot(small.site) == before
+    assert sorted(small.ok("install", "auto")) == sorted(DONE)
+    assert [small.step(name) for name in ("first", "sdk.fourth", "new.third")] == [33, 33, 33]
+    assert not (small.site / SECOND).exists()
+    for name in ("first", "new/third"):
+        module = small.site / "airflow" / f"{name}.py"
+        # Python has not had to write it.
+        (compiled,) = (module.parent / "__pycache__").glob(f"{module.stem}.*.pyc")
+        assert int.from_bytes(compiled.read_bytes()[8:12], "little") == int(module.stat().st_mtime)
+    after = snapshot(small.site)
+    assert small.ok("install", "1.0") == []
+    assert snapshot(small.site) == after
+    subprocess.run([small.python, "-OO", "-c", "import airflow.new.third, airflow.first"], check=True)
+    done = small.ok("uninstall", "--dry-run")
+    assert set(done) >= {"delete airflow/new/third.py", f"restore {FIRST}", f"restore {SECOND}"}
+    assert small.ok("uninstall") == done
+    assert snapshot(small.site) == before
+    assert small.ok("uninstall") == []
+
+
+def test_record_lists_what_pip_is_to_remove(small):
+    small.ok("install", "auto")
+    listed = small.recorded()
+    assert {FIRST, "airflow/a, b.py", "airflow/new/third.py", f"{INFO}/RECORD"} <= listed
+    assert SECOND not in listed
+    for info in (INFO, INFO.replace("core", "task_sdk")):
+        journal = small.site / info / inplace.JOURNAL
+        names = {str(path.relative_to(small.site)) for path in journal.rglob("*") if path.is_file()}
+        assert names
+        assert names <= small.recorded(info)
+
+
+@pytest.mark.parametrize("tool", ["pip", "uv"])
+def test_reinstalled(small, tool):
+    small.ok("install", "auto")
+    if tool == "pip":
+        small.pip("install", "--no-index", "--no-deps", "--force-reinstall", *small.wheels)
+    else:
+        small.uv_install(*small.wheels)
+    assert [small.step(name) for name in ("first", "second", "sdk.fourth")] == [3, 3, 3]
+    assert not list(small.site.rglob(inplace.JOURNAL))
+    assert not (small.site / "airflow" / "new").exists()
+    assert small.ok("uninstall") == []
+    assert sorted(small.ok("install", "auto")) == sorted(DONE)
+
+
+@pytest.mark.parametrize("tool", ["pip", "uv"])
+def test_removed(small, tool):
+    small.ok("install", "auto")
+    projects = ("apache-airflow-core", "apache-airflow-task-sdk")
+    if tool == "pip":
+        small.pip("uninstall", "--yes", *projects)
+    else:
+        small.uv("pip", "uninstall", "--python", small.python, *projects)
+    # pip may leave a directory that two projects shared.
+    assert not list(small.site.glob("airflow/*"))
+    assert not list(small.site.glob("apache*"))
+
+
+def test_one_distribution_reinstalled_or_removed(small):
+    before = snapshot(small.site / "airflow" / "sdk")
+    small.ok("install", "auto")
+    small.uv_install(small.wheels[0])
+    assert (small.step("first"), small.step("sdk.fourth")) == (3, 33)
+    assert f"restore {FOURTH}" in small.ok("install", "auto")
+    assert (small.step("first"), small.step("sdk.fourth")) == (33, 33)
+    small.uv("pip", "uninstall", "--python", small.python, "apache-airflow-core")
+    assert "has no apache-airflow-core; pip install apache-airflow-core" in small.fails("install", "auto")
+    assert f"restore {FOURTH}" in small.ok("uninstall")
+    assert snapshot(small.site / "airflow" / "sdk") == before
+
+
+def test_older_series_is_taken_back_first(small):
+    before = snapshot(small.site)
+    small.ok("install", "auto")
+    # The distribution that is no longer changed has to be stock again.
+    small.change(
+        {
+            f"airflow-core/src/{FIRST}": MODULE.replace("return 3\n", "return 333\n"),
+            f"task-sdk/src/{FOURTH}": MODULE,
+        },
+        "Take the step elsewhere",
+    )
+    done = small.ok("install", "auto")
+    assert {f"restore {FOURTH}", f"restore {FIRST}", f"change {FIRST}"} <= set(done)
+    assert f"change {FOURTH}" not in done
+    assert (small.step("first"), small.step("sdk.fourth")) == (333, 3)
+    assert len(list(small.site.rglob(inplace.JOURNAL))) == 1
+    small.ok("uninstall")
+    assert snapshot(small.site) == before
+
+
+def test_patched_by_a_wheel(small):
+    wheels = small.repository.root.parent / "wheels"
+    for wheel in small.wheels:
+        downloads = (
+            small.repository.root / "work" / "downloads" / hashlib.sha256(wheel.read_bytes()).hexdigest()
+        )
+        downloads.mkdir(exist_ok=True)
+        shutil.copy(wheel, downloads)
+    paths = list(map(Path, small.repository.ok("wheel", "1.0", "--dir", wheels).splitlines()))
+    assert [path.name for path in paths] == [
+        f"apache_airflow_{name}-1.0+localexecutor.2-py3-none-any.whl" for name in ("core", "task_sdk")
+    ]
+    assert sorted(wheels.iterdir()) == sorted(paths)
+    small.uv_install(*paths)
+    assert small.ok("install", "auto") == []
+    assert "apache-airflow-core was patched by a wheel, not by install; pip install" in small.fails(
+        "uninstall"
+    )
+    small.change({f"airflow-core/src/{FIRST}": MODULE}, "Leave the step")
+    assert "is patched already, by a wheel; to patch it here, first: pip install" in small.fails(
+        "install", "auto"
+    )
+
+
+def test_foreign_changes(small):
+    (small.site / FIRST).unlink()
+    (small.site / FIRST).write_text("mine = 1\n")
+    reinstall = "to have what was published: pip install --force-reinstall --no-deps apache-airflow-core==1.0"
+    said = f"{FIRST} is neither stock nor patched: somebody else has changed it; {reinstall}"
+    assert small.fails("install", "auto").endswith(said)
+    small.uv_install(*small.wheels)
+    (small.site / "airflow" / "new").mkdir()
+    (small.site / "airflow" / "new" / "third.py").write_text("mine = 1\n")
+    assert "airflow/new/third.py is neither stock nor patched" in small.fails("install", "auto")
+    shutil.rmtree(small.site / "airflow" / "new")
+    small.ok("install", "auto")
+    (small.site / FOURTH).write_text("mine = 1\n")
+    assert f"{FOURTH} is neither stock nor patched" in small.fails("uninstall")
+    assert f"{FOURTH} is neither stock nor patched" in small.fails("install", "auto")
+    (small.site / FOURTH).write_text(RIGHT)
+    (small.site / INFO / inplace.JOURNAL / "before" / FIRST).unlink()
+    assert f"before/{FIRST} is gone; pip install --force-reinstall" in small.fails("uninstall")
+
+
+def test_no_base_for_it(small):
+    directory = small.repository.root / "airflow-core" / "2.0"
+    shutil.copytree(small.repository.base, directory)
+    toml = (directory / "base.toml").read_text()
+    (directory / "base.toml").write_text(
+        toml.replace("default = true\n", "").replace('version = "1.0"', 'version = "2.0"')
+    )
+    said = "the series of 2.0 is not for apache-airflow-core 1.0 in"
+    assert said in small.fails("install", "2.0")
+    assert "there is one: 1.0" in small.fails("install", "2.0")
+    shutil.rmtree(small.repository.base)
+    assert "no series here that is for apache-airflow-core 1.0 in" in small.fails("install", "auto")
+    assert "unknown base '1.0'" in small.repository.fails("install", "1.0", "--python", small.python, code=2)
+    none = small.repository.fails("install", "auto", "--python", sys.executable)
+    assert f"{sys.executable} has no apache-airflow-core; name the Python that Airflow runs with" in none
+    assert "is not a Python that runs" in small.repository.fails("uninstall", "--python", "/bin/false")
+
+
+def test_python_of_the_airflow_on_path(small):
+    command = small.environment / "bin" / "airflow"
+    command.write_text("#!/bin/sh\n")
+    command.chmod(0o755)
+    # As pipx does.
+    linked = small.repository.root.parent / "bin"
+    linked.mkdir()
+    (linked / "airflow").symlink_to(command)
+    for directory in (linked, command.parent):
+        small.repository.env["PATH"] = f"{directory}:{os.environ['PATH']}"
+        assert len(small.repository.ok("install", "auto", "--dry-run").splitlines()) == len(DONE)
+
+
+def test_not_installed_in_the_usual_form(small):
+    core = small.site / INFO
+    record = (core / "RECORD").read_text()
+    (core / "RECORD").write_text(record.replace(FIRST, "elsewhere.py"))
+    assert f"RECORD does not list {FIRST}; this is no installation by pip or uv" in small.fails(
+        "install", "auto"
+    )
+    (core / "RECORD").unlink()
+    assert "RECORD does not list airflow/a, b.py" in small.fails("install", "auto")
+    (core / "RECORD").write_text(record)
+    (small.site / "airflow" / "sdk").rename(small.site / "sdk")
+    (small.site / "airflow" / "sdk").symlink_to("../sdk")
+    assert "airflow/sdk is reached through a symbolic link" in small.fails("install", "auto")
+
+
+def test_reached_through_symbolic_links(small):
+    linked = small.repository.root.parent / "linked"
+    linked.symlink_to(small.environment)
+    before = snapshot(small.site)
+    small.repository.ok("install", "auto", "--python", linked / "bin" / "python")
+    assert small.step("first") == 33
+    small.ok("uninstall")
+    assert snapshot(small.site) == before
+
+
+def test_running_from_it(small):
+    code = (
+        "import mmap, sys; file = open(sys.argv[1], 'rb'); "
+        "mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ); "
+        "print('ready', flush=True); sys.stdin.read()"
+    )
+    # As a compiled module is.
+    command = [sys.executable, "-c", code, small.site / INFO / "METADATA"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline()
+        for verb in (("install", "auto"), ("uninstall",)):
+            said = small.fails(*verb)
+            assert re.search(
+                rf"running from it: {process.pid} \(.+; stop them, or give --even-while-run", said
+            )
+            assert small.ok(*verb, "--even-while-running")
+        process.stdin.close()
+    assert small.ok("install", "auto")
+
+
+@contextmanager
+def unwritable(small: Small):
+    """Take the right to write away; from root, by a file system. Give what is to start a command there."""
+    if os.geteuid():
+        directory = small.site / "airflow"
+        directory.chmod(0o555)
+        yield []
+        directory.chmod(0o755)
+        return
+    script = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
+    command = ["unshare", "--mount", "sh", "-c", script, str(small.environment)]
+    if subprocess.run([*command, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("nothing can be mounted here")
+    yield command
+
+
+def test_no_permission(small):
+    with unwritable(small) as command:
+        before = snapshot(small.site)
+        tool = [*command, *small.repository.command("--quiet", "install", "auto", "--python", small.python)]
+        done = subprocess.run(
+            tool, cwd=small.repository.root, env=small.repository.env, capture_output=True, text=True
+        )
+        assert (done.returncode, done.stdout) == (1, "")
+        reason = "is on a read-only file system" if command else "no permission to write to"
+        assert re.fullmatch(rf"patchset: .*{reason}.*\n", done.stderr)
+        assert snapshot(small.site) == before
+
+
+def test_another_run(small):
+    descriptor = os.open(small.site / INFO, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        for verb in (("install", "auto"), ("uninstall",)):
+            assert "another run is changing" in small.fails(*verb)
+    finally:
+        os.close(descriptor)
+
+
+def test_killed(small):
+    """The last rename of all is that of a file of the second distribution."""
+    before = snapshot(small.site)
+    for last in (RIGHT, None):
+        driver = (
+            "import os, runpy, signal, sys; replace = os.replace\n"
+            "def stop(source, target):\n"
+            "    if str(target).endswith(sys.argv[1]): os.kill(os.getpid(), signal.SIGKILL)\n"
+            "    replace(source, target)\n"
+            "os.replace = stop; sys.path[0] = sys.argv[2]\n"
+            "from patchsetlib.cli import main; main(sys.argv[3:])"
+        )
+        tool = [sys.executable, "-c", driver, FOURTH, small.repository.root / "scripts"]
+        command = [*tool, "--quiet", "install", "auto", "--python", small.python]
+        done = subprocess.run(command, env=small.repository.env, capture_output=True)
+        assert done.returncode == -signal.SIGKILL
+        assert (small.step("first"), small.step("sdk.fourth")) == (33, 3)
+        if last:
+            assert f"restore {FIRST}" in small.ok("install", "auto")
+            assert (small.step("first"), small.step("sdk.fourth")) == (33, 33)
+        small.ok("uninstall")
+        assert snapshot(small.site) == before
+
+
+RELEASES = [
+    pytest.param(name, marks=pytest.mark.base(name))
+    for name in bases.all_bases()
+    if bases.load(name).released
+]
+# Of a whole environment, only these are looked at.
+SEEN = ("airflow/**/*", "apache_airflow*/**/*")
+
+
+@pytest.fixture
+def airflow(request, tmp_path):
+    """A copy of the stock environment of a base with the same files: hard links, as uv makes them."""
+    python = environment.python(bases.load(request.param), patched=False)
+    (stock,) = python.parent.parent.glob("lib/python*/site-packages")
+    before = snapshot(stock, *SEEN)
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-al", python.parent.parent, copy], check=True)
+    yield bases.load(request.param), copy / "bin" / "python"
+    assert snapshot(stock, *SEEN) == before
+
+
+def tool(verb: str, *args: str | Path) -> list[str]:
+    scripts = Path(__file__).resolve().parents[2] / "scripts"
+    return [sys.executable, "-I", str(scripts / "patchsetlib"), "--quiet", verb, *map(str, args)]
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("airflow", RELEASES, indirect=True)
+def test_airflow(airflow, tmp_path):
+    base, python = airflow
+    assert describe.describe(python).state == describe.STOCK
+    (site,) = python.parent.parent.glob("lib/python*/site-packages")
+    before = snapshot(site, *SEEN)
+    subprocess.run(tool("install", "auto", "--python", python), check=True, stdout=subprocess.DEVNULL)
+    found = describe.describe(python)
+    assert (found.state, found.commit) == (
+        describe.PATCHED,
+        base.commits_file.read_text().splitlines()[-1].split()[0],
+    )
+    variables = {"PATH": os.environ["PATH"], "AIRFLOW_HOME": str(tmp_path / "home"), "HOME": str(tmp_path)}
+    code = "import airflow.executors.local_executor_pool, airflow; print(airflow.__version__)"
+    done = subprocess.run([python, "-c", code], env=variables, check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == base.version
+    subprocess.run(tool("uninstall", "--python", python), check=True, stdout=subprocess.DEVNULL)
+    assert snapshot(site, *SEEN) == before
+
+
+@pytest.mark.network
+@pytest.mark.nightly
+@pytest.mark.parametrize("airflow", RELEASES, indirect=True)
+def test_airflow_killed_at_random(airflow):
+    _, python = airflow
+    (site,) = python.parent.parent.glob("lib/python*/site-packages")
+    before = snapshot(site, *SEEN)
+    dice = random.Random(12)
+    lengths, kills = {"install": 2.0, "uninstall": 1.0}, 0
+    while kills < 30:
+        for verb in ("install", "uninstall"):
+            args = ["auto"] if verb == "install" else []
+            command = tool(verb, *args, "--python", python)
+            try:
+                subprocess.run(
+                    command, timeout=dice.uniform(0, lengths[verb]), check=True, stdout=subprocess.DEVNULL
+                )
+            except subprocess.TimeoutExpired:  # it was killed
+                kills += 1
+            if dice.random() < 0.3:
+                subprocess.run(
+                    tool("install", "auto", "--python", python), check=True, stdout=subprocess.DEVNULL
+                )
+                assert describe.describe(python).state == describe.PATCHED
+        subprocess.run(tool("uninstall", "--python", python), check=True, stdout=subprocess.DEVNULL)
+        assert snapshot(site, *SEEN) == before
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("base", RELEASES)
+def test_wheels_of_airflow(base):
+    """The patched environment has the patched wheels over the published ones."""
+    python = environment.python(bases.load(base), patched=True)
+    found = describe.describe(python)
+    assert found.state == describe.PATCHED
+    assert found.part().version == f"{base}{bases.load(base).local_version}"
+    for command in (
+        [sys.executable, "-m", "pip", "--python", python, "check"],
+        [uvtool.executable(), "pip", "check", "--quiet", "--python", python],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
