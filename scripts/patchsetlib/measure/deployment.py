@@ -87,6 +87,7 @@ class Deployment:
     name: str = "airflow"
     """What to call it in messages."""
     components: tuple[str, ...] = COMPONENTS
+    """Commands of Airflow, options included."""
     edge_slots: int = 0
     """Slots of an edge worker, which is then started too, with EdgeExecutor; 0 for LocalExecutor."""
 
@@ -140,7 +141,7 @@ class Deployment:
 
     def _commands(self) -> dict[str, list[str]]:
         """Return the arguments of ``airflow`` by component."""
-        commands = {component: [component] for component in self.components}
+        commands = {component: component.split() for component in self.components}
         if self.edge_slots:
             options = ["--concurrency", str(self.edge_slots), "--pid", str(self._edge_pid_file)]
             commands[EDGE_WORKER] = ["edge", "worker", *options]

@@ -1,0 +1,478 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The patched Airflow in the set-ups that people use; docs/operators.md has a table of what was seen."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+import pytest
+
+from patchsetlib.installs import environment
+from patchsetlib.measure import memory, subjects
+from patchsetlib.measure.database import database
+from patchsetlib.measure.deployment import COMPONENTS, ApiError, Deployment, free_ports
+from patchsetlib.measure.subjects import Subject
+from patchsetlib.patches import base as bases
+from patchsetlib.shell import uv
+from patchsetlib.shell.errors import UsageError
+from patchsetlib.shell.processes import Guarded
+
+T = TypeVar("T")
+
+BASE = bases.default()
+HERE = Path(__file__).parent
+DAG, OTHER_DAG = "patchset_default", "patchset_other"
+# Seconds; nothing takes so long, on however busy a machine.
+LONG = 300
+CONFIG = {
+    "core.parallelism": "4",
+    "scheduler.job_heartbeat_sec": "2",
+    # The first call waits until the api-server has imported what it needs. A call that is repeated may fail.
+    "workers.execution_api_timeout": str(LONG),
+}
+
+pytestmark = [pytest.mark.network, pytest.mark.base(BASE.name), pytest.mark.nightly]
+
+
+@pytest.fixture(scope="module")
+def patched() -> Subject:
+    return subject(patched=True)
+
+
+@pytest.fixture(params=["stock", "patched"])
+def either(request) -> Subject:
+    return subject(patched=request.param == "patched")
+
+
+def subject(patched: bool, version: str | None = None) -> Subject:
+    python = environment.python(BASE, patched, version)
+    return Subject("patched" if patched else "stock", python, subjects.describe(python))
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory) -> Path:
+    """A directory in which a migrated database is kept for all tests."""
+    return tmp_path_factory.mktemp("setups")
+
+
+@pytest.fixture
+def deploy(tmp_path: Path, shared: Path):
+    """Return a context manager for a deployment in which each Dag has ``tasks`` tasks."""
+
+    @contextmanager
+    def make(
+        subject: Subject,
+        *components: str,
+        tasks: int = 4,
+        url: str | None = None,
+        config: dict[str, str] | None = None,
+        env: dict[str, str] | None = None,
+    ) -> Iterator[Deployment]:
+        with database(url, subject, shared) as where:
+            deployment = Deployment(
+                subject.python,
+                tmp_path / "airflow",
+                dags=HERE / "dags",
+                config=CONFIG | (config or {}),
+                env={
+                    "PATCHSET_SETUPS": str(tmp_path),
+                    "PATCHSET_SETUPS_TASKS": str(tasks),
+                    # Where the command of an environment looks for the others.
+                    "PATH": f"{subject.python.parent}{os.pathsep}{os.environ['PATH']}",
+                }
+                | (env or {}),
+                name=subject.label,
+                components=components or COMPONENTS,
+                **where,
+            )
+            with deployment:
+                yield deployment
+
+    return make
+
+
+def eventually(what: str, look: Callable[[], T | None]) -> T:
+    """Return what ``look`` returns as soon as that is true; errors of the API are no answer."""
+    deadline = time.monotonic() + LONG
+    while True:
+        with suppress(ApiError):
+            if result := look():
+                return result
+        assert time.monotonic() < deadline, f"after {LONG} s: not {what}"
+        time.sleep(0.1)
+
+
+class Run:
+    """
+    A Dag run; ``held``, its tasks do not end before that is let go.
+
+    To be used as a context manager, which lets go, so that there is always an end.
+    """
+
+    def __init__(self, deployment: Deployment, dag_id: str = DAG, held: bool = False):
+        self.deployment, self.dag_id = deployment, dag_id
+        self.directory = deployment.home.parent
+        self.hold = self.directory / f"hold {dag_id}"
+        if held:
+            self.hold.touch()
+        deployment.wait_for_dag(dag_id, LONG)
+        self.run_id = deployment.trigger(dag_id)
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.let_go()
+
+    def started(self) -> list[int]:
+        """Return the process ids of the tasks that have started."""
+        records = self.directory.glob(f"{self.dag_id} {self.run_id} *")
+        return [int(text) for text in (record.read_text() for record in records) if text]
+
+    def wait_for_start(self, number: int) -> list[int]:
+        def look() -> list[int] | None:
+            assert "failed" not in self.states()
+            return pids if len(pids := self.started()) >= number else None
+
+        return self.deployment.wait_for(f"start of {number} tasks", look, LONG)
+
+    def let_go(self) -> None:
+        self.hold.unlink(missing_ok=True)
+
+    def states(self) -> Counter[str]:
+        tasks = self.deployment.task_instances(self.dag_id, self.run_id)
+        return Counter(str(task["state"]) for task in tasks)
+
+    def end(self) -> Counter[str]:
+        """Let go, wait for the end of the run, and return how many tasks ended in which state."""
+        self.let_go()
+        self.deployment.wait_for_run(self.dag_id, self.run_id, LONG)
+        return self.states()
+
+
+def tree(pid: int) -> list[psutil.Process]:
+    process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)]
+
+
+def left(processes: list[psutil.Process]) -> list[psutil.Process]:
+    return [each for each in processes if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
+
+
+def zombies(pid: int) -> list[str]:
+    return [each.name() for each in tree(pid) if each.status() == psutil.STATUS_ZOMBIE]
+
+
+def installed(name: str, directory: Path, subject: Subject) -> dict[str, str]:
+    """Install what ``requirements/<name>.txt`` pins beside an environment; return the variables for it."""
+    options = ("--target", directory, "--no-deps", "--require-hashes", "--python", subject.python)
+    uv.uv("pip", "install", *options, "-r", HERE / "requirements" / f"{name}.txt")
+    return {"PYTHONPATH": str(directory)}
+
+
+def required(program: str, package: str) -> str:
+    return shutil.which(program) or pytest.skip(f"there is no {program}: apt install {package}")
+
+
+# Databases
+
+
+@pytest.fixture(scope="module")
+def postgresql(tmp_path_factory) -> Iterator[str]:
+    """The URL of a server that runs for the tests of this module."""
+    command = required("pg_virtualenv", "postgresql")
+    log = tmp_path_factory.mktemp("postgresql") / "log"
+    # It ends orderly with its command, and that with its input.
+    reading, writing = os.pipe()
+    with open(reading) as stdin:
+        server = Guarded.start(
+            [
+                command,
+                "-t",
+                "sh",
+                "-c",
+                "echo url=postgresql+psycopg2://$PGUSER:$PGPASSWORD@$PGHOST:$PGPORT/; cat",
+            ],
+            log=log,
+            stdin=stdin,
+        )
+    with server:
+        try:
+
+            def url() -> str | None:
+                assert server.poll() is None, log.read_text()
+                return next(
+                    (line[4:] for line in log.read_text().splitlines() if line.startswith("url=")), None
+                )
+
+            yield eventually("a PostgreSQL server", url)
+        finally:
+            os.close(writing)
+            server.wait(LONG)
+
+
+@pytest.mark.parametrize("schedulers", [1, 2])
+def test_schedulers_on_postgresql(deploy, patched: Subject, postgresql: str, schedulers: int):
+    more = ["scheduler --skip-serve-logs"] * (schedulers - 1)
+    # Only all schedulers together have slots for so many at a time.
+    with deploy(patched, *COMPONENTS, *more, url=postgresql, tasks=4 * schedulers) as deployment:
+        deployment.wait_ready(LONG)
+        with Run(deployment, held=True) as run:
+            run.wait_for_start(4 * schedulers)
+            assert run.end() == {"success": 4 * schedulers}
+        for component in (*COMPONENTS, *more):
+            assert "Traceback" not in deployment.log(component).read_text()
+
+
+# Other executors
+
+
+def test_local_executor_beside_celery(deploy, either: Subject, tmp_path: Path, summary):
+    redis = required("redis-server", "redis-server")
+    (port,) = free_ports(1)
+    config = {
+        "core.executor": "LocalExecutor,CeleryExecutor",
+        "celery.broker_url": f"redis://127.0.0.1:{port}/0",
+        "celery.result_backend": f"redis://127.0.0.1:{port}/1",
+        "celery.worker_concurrency": "2",
+    }
+    env = installed("celery", tmp_path / "celery", either) | {"PATCHSET_SETUPS_EXECUTOR": "CeleryExecutor"}
+    server = Guarded.start(
+        [redis, "--port", str(port), "--bind", "127.0.0.1", "--save", ""],
+        cwd=tmp_path,
+        log=tmp_path / "redis",
+    )
+    components = (*COMPONENTS, "celery worker --skip-serve-logs")
+    with server, deploy(either, *components, tasks=2, config=config, env=env) as deployment:
+        deployment.wait_ready(LONG)
+        for held, free in ((DAG, OTHER_DAG), (OTHER_DAG, DAG)):
+            with Run(deployment, held, held=True) as holding:
+                holding.wait_for_start(2)
+                # One executor is full, and nothing of it ends: that of the other one does not wait for it.
+                began = time.monotonic()
+                with Run(deployment, free) as run:
+                    assert run.end() == {"success": 2}
+                summary("set-ups", f"{either.label}: {free} beside others: {time.monotonic() - began:.1f} s")
+                assert holding.end() == {"success": 2}
+        began = time.monotonic()
+        for _ in range(3):
+            with Run(deployment, OTHER_DAG) as run:
+                assert run.end() == {"success": 2}
+        summary("set-ups", f"{either.label}: three runs on Celery: {time.monotonic() - began:.1f} s")
+        log = deployment.log("scheduler").read_text()
+        assert "Traceback" not in log
+        assert "wait handle" not in log
+
+
+# Ways to start and stop
+
+
+def test_standalone(deploy, patched: Subject):
+    with deploy(patched, "standalone") as deployment:
+        deployment.wait_ready(LONG)
+        with Run(deployment) as run:
+            assert run.end() == {"success": 4}
+        standalone, *others = tree(deployment.pids["standalone"])
+        assert any("LocalExecutor" in " ".join(each.cmdline()) for each in others)
+        # Ctrl-C: on SIGTERM, stock ends without its components.
+        standalone.send_signal(signal.SIGINT)
+        eventually("all ended", lambda: not left([standalone, *others]))
+
+
+@pytest.mark.parametrize("group", ["control group", "process group"])
+def test_signal_to_all_processes(deploy, either: Subject, group: str, summary):
+    with deploy(either, tasks=3) as deployment:
+        deployment.wait_ready(LONG)
+        with Run(deployment, held=True) as run:
+            run.wait_for_start(3)
+            processes = tree(deployment.pids["scheduler"])
+            began = time.monotonic()
+            if group == "control group":  # KillMode of systemd
+                for each in processes:
+                    each.terminate()
+            else:
+                os.killpg(os.getpgid(processes[0].pid), signal.SIGTERM)
+            eventually(
+                "scheduler stopping", lambda: "Exiting gracefully" in deployment.log("scheduler").read_text()
+            )
+            if group == "process group":
+                run.let_go()
+            eventually("all ended", lambda: not left(processes))
+            seconds = time.monotonic() - began
+            states = dict(run.states())
+        summary("set-ups", f"{either.label}, SIGTERM to the {group}: {states}, {seconds:.1f} s")
+
+
+def test_first_process_of_a_container(deploy, patched: Subject, tmp_path: Path, summary):
+    if os.geteuid():
+        pytest.skip("only root makes a PID namespace")
+    unshare = required("unshare", "util-linux")
+    log = tmp_path / "scheduler.log"
+    with deploy(patched, "api-server", "dag-processor") as deployment:
+        namespace = Guarded.start(
+            [
+                unshare,
+                "--pid",
+                "--fork",
+                "--mount-proc",
+                "--kill-child",
+                patched.python,
+                "-m",
+                "airflow",
+                "scheduler",
+            ],
+            env=deployment.env,
+            cwd=deployment.home,
+            log=log,
+        )
+        with namespace:
+            deployment.wait_ready(LONG)
+            (scheduler,) = psutil.Process(namespace.pid).children()
+            assert (
+                Path(f"/proc/{scheduler.pid}/status").read_text().count(f"NSpid:\t{scheduler.pid}\t1\n") == 1
+            )
+            (tmp_path / "leave orphans").touch()
+            with Run(deployment) as run:
+                assert run.end() == {"success": 4}
+            (tmp_path / "leave orphans").unlink()
+            with Run(deployment, held=True) as run:
+                task, *_ = run.wait_for_start(4)
+                psutil.Process(task).parent().kill()
+                eventually("task of the killed worker ended", lambda: not psutil.pid_exists(task))
+                states = run.end()
+                assert states == {"success": 3, "failed": 1}
+            summary("set-ups", f"zombies of the first process of a container: {zombies(scheduler.pid)}")
+            scheduler.terminate()
+            assert namespace.wait(LONG) == 0
+
+
+def test_daemon(deploy, patched: Subject, tmp_path: Path):
+    files = {name: tmp_path / f"daemon.{name}" for name in ("pid", "log-file", "stdout", "stderr")}
+    options = [f"--{name}={path}" for name, path in files.items()]
+    with deploy(patched, "api-server", "dag-processor") as deployment:
+        for _ in range(2):
+            # What the guard has started has to stay, or it ends what that leaves behind.
+            command = [
+                "sh",
+                "-c",
+                '"$@" && exec sleep infinity',
+                "sh",
+                patched.python,
+                "-m",
+                "airflow",
+                "scheduler",
+            ]
+            with Guarded.start(
+                [*command, "-D", *options], env=deployment.env, cwd=deployment.home, log=tmp_path / "start"
+            ):
+                pid = int(
+                    eventually("a pid file", lambda: files["pid"].exists() and files["pid"].read_text())
+                )
+                deployment.wait_ready(LONG)
+                with Run(deployment) as run:
+                    assert run.end() == {"success": 4}
+                processes = tree(pid)
+                assert sum("LocalExecutor" in " ".join(each.cmdline()) for each in processes) == 4
+                processes[0].terminate()
+                eventually("all ended", lambda processes=processes: not left(processes))
+                assert not files["pid"].exists()
+        assert "Started 4 workers" in "".join(path.read_text() for path in tmp_path.glob("daemon.*"))
+
+
+# The rest
+
+
+def test_remote_logs(deploy, patched: Subject, tmp_path: Path):
+    env = installed("s3", tmp_path / "s3", patched)
+    (port,) = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    server = Guarded.start(
+        [patched.python, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        env=environment.variables(patched.python) | env,
+        cwd=tmp_path,
+        log=tmp_path / "server",
+    )
+    connection = {
+        "conn_type": "aws",
+        "login": "who",
+        "password": "any",
+        "extra": {"endpoint_url": url, "region_name": "us-east-1"},
+    }
+    config = {
+        "logging.remote_logging": "True",
+        "logging.remote_base_log_folder": "s3://logs/tasks",
+        "logging.remote_log_conn_id": "aws_default",
+        "logging.delete_local_logs": "True",
+    }
+    env |= {"AIRFLOW_CONN_AWS_DEFAULT": json.dumps(connection)}
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with server:
+
+        def made() -> bool:
+            with suppress(OSError):
+                opener.open(urllib.request.Request(f"{url}/logs", method="PUT"), timeout=10).close()
+                return True
+            return False
+
+        eventually("a bucket", made)
+        with deploy(patched, config=config, env=env) as deployment:
+            deployment.wait_ready(LONG)
+            with Run(deployment) as run:
+                assert run.end() == {"success": 4}
+            with opener.open(f"{url}/logs", timeout=10) as answer:
+                stored = answer.read().decode().count("<Key>tasks/")
+            assert stored == 4
+            for number in range(4):
+                path = f"/api/v2/dags/{DAG}/dagRuns/{run.run_id}/taskInstances/work/logs/1?map_index={number}"
+                assert f"This is number {number}." in json.dumps(deployment.api("GET", path))
+
+
+def test_newest_python(deploy):
+    try:
+        newest = subject(True, "3.13")
+    except UsageError as e:
+        pytest.skip(str(e))
+    with deploy(newest) as deployment:
+        deployment.wait_ready(LONG)
+        with Run(deployment) as run:
+            assert run.end() == {"success": 4}
+        assert "Traceback" not in deployment.log("scheduler").read_text()
+
+
+@pytest.mark.parametrize(
+    ("parallelism", "method"), [(1, "fork"), (32, "fork"), (256, "fork"), (256, "forkserver")]
+)
+def test_parallelism(deploy, patched: Subject, parallelism: int, method: str, summary):
+    # With forkserver, 256 workers need descriptors above 1024, which select() cannot wait for.
+    config = {"core.parallelism": str(parallelism), "core.mp_start_method": method}
+    tasks = min(parallelism, 16)
+    with deploy(patched, tasks=tasks, config=config) as deployment:
+        deployment.wait_ready(LONG)
+        pid = deployment.pids["scheduler"]
+
+        def workers() -> int:
+            return memory.read_tree(pid).count(*memory.WORKERS)
+
+        eventually("all workers started", lambda: workers() == parallelism)
+        idle = memory.read_tree(pid)
+        with Run(deployment, held=True) as run:
+            run.wait_for_start(tasks)
+            assert run.end() == {"success": tasks}
+        assert workers() == parallelism
+        summary(
+            "set-ups",
+            f"parallelism {parallelism:3}, {method}: {psutil.Process(pid).num_fds()} descriptors, "
+            f"PSS before any task {idle.total('pss') / 2**20:.0f} MiB",
+        )
+        assert "Traceback" not in deployment.log("scheduler").read_text()
