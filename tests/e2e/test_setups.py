@@ -317,55 +317,39 @@ def test_signal_to_all_processes(deploy, either: Subject, group: str, summary):
 def test_first_process_of_a_container(deploy, either: Subject, tmp_path: Path, summary):
     if os.geteuid():
         pytest.skip("only root makes a PID namespace")
-    unshare = required("unshare", "util-linux")
-    log = tmp_path / "scheduler.log"
-    with deploy(either, "api-server", "dag-processor") as deployment:
-        namespace = Guarded.start(
-            [
-                unshare,
-                "--pid",
-                "--fork",
-                "--mount-proc",
-                "--kill-child",
-                either.python,
-                "-m",
-                "airflow",
-                "scheduler",
-            ],
-            env=deployment.env,
-            cwd=deployment.home,
-            log=log,
-        )
-        with namespace:
-            deployment.wait_ready(LONG)
-            (scheduler,) = psutil.Process(namespace.pid).children()
-            assert (
-                Path(f"/proc/{scheduler.pid}/status").read_text().count(f"NSpid:\t{scheduler.pid}\t1\n") == 1
-            )
-            (tmp_path / "leave orphans").touch()
-            with Run(deployment) as run:
-                assert run.end() == {"success": 4}
-            (tmp_path / "leave orphans").unlink()
+    options = ("--pid", "--fork", "--mount-proc", "--kill-child")
+    command = [required("unshare", "util-linux"), *options, either.python, "-m", "airflow", "scheduler"]
+    with (
+        deploy(either, "api-server", "dag-processor") as deployment,
+        Guarded.start(
+            command, env=deployment.env, cwd=deployment.home, log=deployment.log("scheduler")
+        ) as namespace,
+    ):
+        deployment.wait_ready(LONG)
+        (scheduler,) = psutil.Process(namespace.pid).children()
+        status = Path(f"/proc/{scheduler.pid}/status").read_text()
+        assert f"NSpid:\t{scheduler.pid}\t1\n" in status
+        (tmp_path / "leave orphans").touch()
+        with Run(deployment) as run:
+            assert run.end() == {"success": 4}
+        (tmp_path / "leave orphans").unlink()
+        summary("set-ups", f"{either.label}, first process: zombies of tasks: {zombies(scheduler.pid)}")
+        if either.label == "patched":
             with Run(deployment, held=True) as run:
                 run.wait_for_start(4)
-                # The tasks know their process ids inside only.
-                readings = memory.read_tree(scheduler.pid).readings
-                worker = psutil.Process(
-                    next(each.pid for each in readings if each.role == memory.WORKER_BUSY)
-                )
-                descendants = worker.children(recursive=True)
-                assert descendants
-                worker.kill()
-                eventually("end of what a killed worker ran", lambda: not left(descendants))
+                # The tasks themselves know only their process ids inside.
+                workers = [
+                    each.pid
+                    for each in memory.read_tree(scheduler.pid).readings
+                    if each.role == memory.WORKER_BUSY
+                ]
+                killed = tree(workers[0])
+                assert len(killed) > 1
+                killed[0].kill()
+                eventually("killed processes reaped", lambda: not any(each.is_running() for each in killed))
                 assert run.end() == {"success": 3, "failed": 1}
-            eventually(
-                "killed processes reaped", lambda: not any(map(psutil.Process.is_running, descendants))
-            )
-            summary(
-                "set-ups", f"{either.label}, first process of a container: zombies: {zombies(scheduler.pid)}"
-            )
-            scheduler.terminate()
-            assert namespace.wait(LONG) == 0
+        scheduler.terminate()
+        assert namespace.wait(LONG) == 0
 
 
 def test_daemon(deploy, patched: Subject, tmp_path: Path):

@@ -387,7 +387,11 @@ def test_wheel_that_is_not_the_one_of_the_series(sample):
     assert "airflow/ui/dist/index.html is not as in the demo-core 1.0 that the series is for" in said
 
 
-PINS = [*REPOSITORY.glob("airflow-core/*/*.txt"), *REPOSITORY.glob("scripts/requirements/*.txt")]
+PINS = [
+    *REPOSITORY.glob("airflow-core/*/*.txt"),
+    *REPOSITORY.glob("scripts/requirements/*.txt"),
+    *REPOSITORY.glob("tests/e2e/requirements/*.txt"),
+]
 
 
 @pytest.mark.network
