@@ -437,12 +437,12 @@ def test_remote_logs(deploy, patched: Subject, tmp_path: Path):
                 assert f"This is number {number}." in json.dumps(deployment.api("GET", path))
 
 
-def test_newest_python(deploy):
+def test_python_of_the_images(deploy):
     try:
-        newest = subject(True, "3.13")
+        newer = subject(True, "3.13")
     except UsageError as e:
         pytest.skip(str(e))
-    with deploy(newest) as deployment:
+    with deploy(newer) as deployment:
         deployment.wait_ready(LONG)
         with Run(deployment) as run:
             assert run.end() == {"success": 4}
