@@ -358,19 +358,8 @@ def test_daemon(deploy, patched: Subject, tmp_path: Path):
     with deploy(patched, "api-server", "dag-processor") as deployment:
         for _ in range(2):
             # What the guard has started has to stay, or it ends what that leaves behind.
-            command = [
-                "sh",
-                "-c",
-                '"$@" && exec sleep infinity',
-                "sh",
-                patched.python,
-                "-m",
-                "airflow",
-                "scheduler",
-            ]
-            with Guarded.start(
-                [*command, "-D", *options], env=deployment.env, cwd=deployment.home, log=tmp_path / "start"
-            ):
+            command = ["sh", "-c", 'airflow scheduler -D "$@" && exec sleep infinity', "sh", *options]
+            with Guarded.start(command, env=deployment.env, cwd=deployment.home, log=tmp_path / "start"):
                 pid = int(
                     eventually("a pid file", lambda: files["pid"].exists() and files["pid"].read_text())
                 )
@@ -382,7 +371,9 @@ def test_daemon(deploy, patched: Subject, tmp_path: Path):
                 processes[0].terminate()
                 eventually("all ended", lambda processes=processes: not left(processes))
                 assert not files["pid"].exists()
-        assert "Started 4 workers" in "".join(path.read_text() for path in tmp_path.glob("daemon.*"))
+            output = "".join(path.read_text() for path in tmp_path.glob("daemon.*"))
+            assert "Started 4 workers" in output
+            assert "Traceback" not in output
 
 
 # The rest
