@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
+from uuid import UUID
 
 from inside import system
 from inside.board import Board
@@ -88,6 +89,12 @@ class Pool:
         self._calling = ""
         signal.signal(signal.SIGALRM, self._on_alarm)
         self.executor = LocalExecutor(parallelism=parallelism)
+
+    def _key(self, workload: Any) -> Any:
+        """Return what the executor calls a workload; that has changed with the releases."""
+        if hasattr(self.executor, "get_workload_key"):
+            return self.executor.get_workload_key(workload)
+        return workload.key if hasattr(workload, "key") else workload.ti.key
 
     # What is wrong
 
@@ -203,7 +210,7 @@ class Pool:
         self._failing.update(indices if action in FAILING else ())
         for index in indices:
             workload = make_workload(index, action, str(argument), **details)
-            self._places[workload.key if hasattr(workload, "key") else workload.ti.key] = index
+            self._places[self._key(workload)] = index
             self._tis[index] = getattr(workload, "ti", None)
             self.call("queue_workload", workload, self._session)
         return indices
@@ -332,13 +339,12 @@ def make_workload(
     :raises Absent: if this release has no such workloads
     """
     from airflow.executors import workloads
-    from uuid6 import uuid7
 
     if kind == "connection test":
         if not hasattr(workloads, "TestConnection"):
             raise Absent(kind)
         return workloads.TestConnection(
-            token="", connection_test_id=uuid7(), connection_id=name(index, action, argument), timeout=60
+            token="", connection_test_id=UUID(int=index), connection_id=name(index, action, argument), timeout=60
         )
     common = {
         "token": "x" * size,
@@ -350,13 +356,13 @@ def make_workload(
         if not hasattr(workloads, "ExecuteCallback"):
             raise Absent(kind)
         data = {"path": name(index, action, argument), "kwargs": {}}
-        callback = {"id": str(uuid7()), "fetch_method": "import_path", "data": data}
+        callback = {"id": str(UUID(int=index)), "fetch_method": "import_path", "data": data}
         return workloads.ExecuteCallback(callback=callback, **common)
     # Renamed in later releases, with fields that are not needed here.
     dto = getattr(workloads, "TaskInstance", None) or workloads.TaskInstanceDTO
     ti = dto(
-        id=uuid7(),
-        dag_version_id=uuid7(),
+        id=UUID(int=index),
+        dag_version_id=UUID(int=0),
         task_id=action,
         dag_id="faults",
         run_id=argument,
