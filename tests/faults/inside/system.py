@@ -53,7 +53,8 @@ def is_writing(pid: int) -> bool:
 
 def seconds_waited_for_cpu() -> float:
     """Return how long this process has waited for a processor so far: time that it cannot help."""
-    return int(_read(os.getpid(), "schedstat").split()[1]) / 1e9
+    # Empty in a process that can open no more files.
+    return int((_read(os.getpid(), "schedstat").split() or "00")[1]) / 1e9
 
 
 def descriptors(pid: int | None = None) -> int:
