@@ -30,8 +30,12 @@ class Settings:
 
     @property
     def limit(self) -> float:
-        """Seconds for a whole scenario, after which it is killed."""
-        return 30 + 5 * self.patience
+        """
+        Seconds for a whole scenario, after which it is killed.
+
+        Each of its steps is bound by ``patience``, so this is for what nobody thought of.
+        """
+        return 30 + 20 * self.patience
 
 
 def start(scenario: Scenario, settings: Settings) -> tuple[int, int]:
