@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 import signal
 from collections import defaultdict
 
@@ -41,20 +40,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if others:
         config.hook.pytest_deselected(items=others)
         items[:] = [item for item in items if item not in others]
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log):
-    """Give each test to any process, but the faults of a base to one: what it starts runs all of them."""
-    from xdist.scheduler import LoadScopeScheduling
-
-    # Not --dist loadgroup: xdist 3.8 loses the groups with pytest 9.2.
-    class Scheduler(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            found = re.match(r"tests/faults/.*?\[(.*?)-", nodeid)
-            return f"faults of {found[1]}" if found else nodeid
-
-    return Scheduler(config, log)
 
 
 @pytest.fixture

@@ -45,7 +45,9 @@ def _parameters(base: bases.Base, is_first: bool):
             # On the others, most of it is the same code.
             elsewhere = not is_first and (variant != "patched" or not name.startswith(EVERYWHERE))
             is_nightly = scenario.nightly or elsewhere or _judge(expected, variant, name) is None
-            marks = [pytest.mark.nightly] if is_nightly else []
+            # All run on servers that the process with the first of them starts.
+            marks = [pytest.mark.xdist_group(f"faults of {base.name}")]
+            marks += [pytest.mark.nightly] if is_nightly else []
             yield pytest.param((base.name, variant, name), id=f"{base.name}-{variant}-{name}", marks=marks)
 
 

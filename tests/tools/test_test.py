@@ -49,11 +49,11 @@ def test_all_parts_with_their_summaries(tests, tmp_path):
     assert "8 passed" in lines[-1]
 
 
-def test_faults_of_a_base_run_in_one_process(tests):
-    """What the first one starts runs all of them."""
+def test_group_of_tests_runs_in_one_process(tests):
+    """What the first of them starts runs all faults of a base."""
     (tests.root / "tests" / "faults" / "test_faults.py").write_text(
         "import os\nimport pytest\n\n\n"
-        "@pytest.mark.parametrize('fault', range(8), ids='1.0-stock-{}[all]'.format)\n"
+        "@pytest.mark.xdist_group('faults')\n@pytest.mark.parametrize('fault', range(8))\n"
         "def test_fault(fault, summary):\n    summary('processes', f'process {os.getpid()}')\n"
     )
     lines = tests.ok("test", "--only", "faults", "-k", "test").splitlines()

@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _side_by_side() -> list[str]:
     """Return the options for a process more than there are processors: of some tests, most is waiting."""
-    return ["-n", str(min(len(os.sched_getaffinity(0)) + 1, 8))]
+    return ["-n", str(min(len(os.sched_getaffinity(0)) + 1, 8)), "--dist", "loadgroup"]
 
 
 def _run_upstream(args: argparse.Namespace) -> int:
