@@ -250,6 +250,12 @@ def test_patched_in_place(airflow):
     assert "note: patched in place: RECORD has other hashes" in airflow.text
 
 
+def test_install_that_was_interrupted(airflow):
+    """As if it was killed before it had changed anything."""
+    (airflow.site / "apache_airflow_core-1.0.dist-info" / "localexecutor-patchset").mkdir()
+    assert airflow.doctor(code=1).endswith(": install or uninstall was interrupted; run either again")
+
+
 def test_release_without_a_series(airflow):
     airflow.reinstall(version="2.1")
     verdict = "Airflow 2.1, for which there is no series here, no scheduler runs from it"

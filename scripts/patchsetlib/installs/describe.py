@@ -11,8 +11,10 @@ import base64
 import csv
 import hashlib
 import json
+import shutil
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,6 +140,27 @@ class Installation:
         if not self.files:
             return None
         return FOREIGN if self.applied is None else PATCHED if self.applied else STOCK
+
+
+def python_on_path() -> Path:
+    """
+    Return the Python that runs the command airflow on PATH, else the first Python there.
+
+    :raises PatchsetError: if there is none
+    """
+    candidates = []
+    if command := shutil.which("airflow"):
+        with suppress(OSError, UnicodeDecodeError):
+            first = Path(command).open(encoding="utf-8").readline().removeprefix("#!").split()
+            candidates += [Path(first[0])] if first and Path(first[0]).name.startswith("python") else []
+        # pipx links the command from somewhere else.
+        candidates += [Path(command).with_name("python"), Path(command).resolve().with_name("python")]
+    candidates += [Path(found) for name in ("python3", "python") if (found := shutil.which(name))]
+    for candidate in candidates:
+        if candidate.exists():
+            # Not resolved: a link into a virtual environment stays a link.
+            return candidate.absolute()
+    raise PatchsetError("no airflow and no Python on PATH", "name Airflow's Python with --python PATH")
 
 
 def describe(python: Path) -> Installation:

@@ -119,6 +119,11 @@ def uninstall(python: Path, *, dry_run: bool, even_while_running: bool) -> list[
         return actions
 
 
+def is_interrupted(installation: Installation) -> bool:
+    """Return whether an install or uninstall was killed, and is to be run again."""
+    return any(not journal.complete and not journal.foreign() for journal in _journals(installation))
+
+
 def _patch(installation: Installation, targets: Sequence[_Target]) -> None:
     assert installation.base is not None
     assert installation.python is not None

@@ -7,17 +7,15 @@ import argparse
 import json
 import os
 import re
-import shutil
 import time
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
 import psutil
 
-from patchsetlib.installs import describe, settings
+from patchsetlib.installs import describe, inplace, settings
 from patchsetlib.installs.describe import CORE, FOREIGN, PATCHED, STOCK, Installation, InstalledFile
 from patchsetlib.installs.settings import Settings
 from patchsetlib.measure import memory, running
@@ -98,7 +96,7 @@ def _examine(python: Path | None, pid: int | None) -> Report:
     installation = describe.describe(python) if python else None
     scheduler = _scheduler(installation, pid)
     if installation is None and scheduler is None:
-        installation = describe.describe(_python_on_path())
+        installation = describe.describe(describe.python_on_path())
     environment: dict[str, str] | None = dict(os.environ)
     place = None
     if scheduler is not None:
@@ -166,23 +164,6 @@ def _runs_from(process: psutil.Process, installation: Installation) -> bool:
     return core is not None and any(os.path.samefile(path, core.site) for path in paths)
 
 
-def _python_on_path() -> Path:
-    """Return the Python that runs the command airflow, else the first one on PATH."""
-    command = shutil.which("airflow")
-    with suppress(OSError, UnicodeDecodeError):
-        if command:
-            first = Path(command).open(encoding="utf-8").readline().removeprefix("#!").split()
-            beside = Path(command).parent / "python"
-            if first and Path(first[0]).name.startswith("python"):
-                return Path(first[0])
-            if beside.exists():
-                return beside
-    python = shutil.which("python3") or shutil.which("python")
-    if python is None:
-        raise PatchsetError("no scheduler runs here, and no Python is on PATH", "name one with --python PATH")
-    return Path(python)
-
-
 def _no_airflow(installation: Installation) -> PatchsetError:
     old = [
         found.name for path in installation.paths for found in path.glob("apache_airflow-[12].*.dist-info")
@@ -200,6 +181,8 @@ def _no_airflow(installation: Installation) -> PatchsetError:
 
 def _judge_files(report: Report, installation: Installation) -> None:
     report.problems += installation.problems
+    if inplace.is_interrupted(installation):
+        report.problems.append("install or uninstall was interrupted; run either again")
     if installation.base is None:
         changed = describe.unlike_record(installation.parts)
         if changed:

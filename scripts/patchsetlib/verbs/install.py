@@ -4,13 +4,11 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 from pathlib import Path
 
-from patchsetlib.installs import inplace
+from patchsetlib.installs import describe, inplace
 from patchsetlib.patches import base as bases
 from patchsetlib.shell import ui
-from patchsetlib.shell.errors import PatchsetError
 from patchsetlib.shell.paths import display
 
 HELP = "patch an installed Airflow in place; uninstall brings back every byte"
@@ -34,32 +32,15 @@ def add_installation_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "base", metavar="BASE", help="for example 3.1.3, or auto: the base of what is installed"
+        "base", metavar="BASE", help="for example 3.3.2, or auto: the base of what is installed"
     )
     add_installation_arguments(parser)
     parser.epilog = "The files that the patches change must be stock. Either all are changed, or none."
 
 
-def chosen_python(args: argparse.Namespace) -> Path:
-    """
-    Return the Python whose Airflow to change.
-
-    :raises PatchsetError: if none is named, and there is none on PATH
-    """
-    beside = []
-    if command := shutil.which("airflow"):
-        # pipx links the command from somewhere else.
-        beside = [Path(command).with_name("python"), Path(command).resolve().with_name("python")]
-    found = args.python or next((path for path in beside if path.exists()), shutil.which("python3"))
-    if found is None:
-        raise PatchsetError("no airflow and no python3 on PATH", "name Airflow's Python with --python PATH")
-    # Not resolved: a link into a virtual environment stays a link.
-    return Path(found).absolute()
-
-
 def run(args: argparse.Namespace) -> int:
     base = None if args.base == "auto" else bases.load(args.base)
-    python = chosen_python(args)
+    python = args.python or describe.python_on_path()
     actions = inplace.install(python, base, dry_run=args.dry_run, even_while_running=args.even_while_running)
     report(actions, args.dry_run, "it is patched already")
     if actions and not args.dry_run:
