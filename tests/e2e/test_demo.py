@@ -28,7 +28,8 @@ from patchsetlib.shell.paths import ROOT, work_dir
 BASE = bases.default().name
 pytestmark = [pytest.mark.network, pytest.mark.base(BASE)]
 DEMO = [sys.executable, "-I", str(ROOT / "scripts" / "patchsetlib"), "demo", BASE]
-SMALL = {"tasks": 4, "parallelism": 4, "concurrency": 0, "seconds": 0.2, "settle": 1.0}
+# So long that the memory is read at least once while a task runs.
+SMALL = {"tasks": 4, "parallelism": 4, "concurrency": 0, "seconds": 5.0, "settle": 1.0}
 # Seconds; nothing takes so long, on however busy a machine.
 LONG = 180
 

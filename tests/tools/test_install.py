@@ -433,7 +433,7 @@ def test_killed(small):
 RELEASES = [
     pytest.param(name, marks=pytest.mark.base(name))
     for name in bases.all_bases()
-    if bases.load(name).released
+    if bases.load(name).released and not bases.load(name).is_provider
 ]
 # Of a whole environment, only these are looked at.
 SEEN = ("airflow/**/*", "apache_airflow*/**/*")

@@ -9,6 +9,7 @@ from pathlib import Path
 from patchsetlib.installs import describe, inplace
 from patchsetlib.patches import base as bases
 from patchsetlib.shell import ui
+from patchsetlib.shell.errors import UsageError
 from patchsetlib.shell.paths import display
 
 HELP = "patch an installed Airflow in place; uninstall brings back every byte"
@@ -40,6 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     base = None if args.base == "auto" else bases.load(args.base)
+    if base is not None and base.is_provider:
+        raise UsageError(
+            f"{base.name} is a provider", f"install its wheel: scripts/patchset wheel {base.name}"
+        )
     python = args.python or describe.python_on_path()
     actions = inplace.install(python, base, dry_run=args.dry_run, even_while_running=args.even_while_running)
     report(actions, args.dry_run, "it is patched already")

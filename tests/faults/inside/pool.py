@@ -344,7 +344,10 @@ def make_workload(
         if not hasattr(workloads, "TestConnection"):
             raise Absent(kind)
         return workloads.TestConnection(
-            token="", connection_test_id=UUID(int=index), connection_id=name(index, action, argument), timeout=60
+            token="",
+            connection_test_id=UUID(int=index),
+            connection_id=name(index, action, argument),
+            timeout=60,
         )
     common = {
         "token": "x" * size,
