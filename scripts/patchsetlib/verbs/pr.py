@@ -24,7 +24,7 @@ _NO_ADDRESS = "ADDRESS-OF-THE-PATCH-SET"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("base", metavar="BASE", help="for example main-c5e70a9; see patchset status")
+    parser.add_argument("base", metavar="BASE", help="for example 3.4.0b2; see patchset status")
     parser.add_argument(
         "patch", metavar="PATCH", help="its number in the series, or a part of its file name or subject"
     )
@@ -73,7 +73,7 @@ def _warn(base: Base, patch: Patch) -> None:
     if base.released:
         ui.warn(
             f"the series of {base.name} leaves upstream's existing tests and documents as they are; "
-            "for a pull request use that of a commit, see patchset status"
+            "adapt them on the branch before you send it"
         )
     if applied := patch.trailer("Applied-Upstream"):
         ui.warn(f"{patch.name}: upstream has its own form of this: {applied}")

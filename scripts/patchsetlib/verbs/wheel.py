@@ -17,7 +17,7 @@ HELP = "make patched wheels of a release, to install over the stock ones"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("base", metavar="BASE", help="for example 3.1.3; see patchset status")
+    parser.add_argument("base", metavar="BASE", help="for example 3.3.2; see patchset status")
     parser.add_argument("--dir", metavar="DIR", type=Path, help="copy them there (default: below work/BASE)")
     parser.epilog = (
         "There is one wheel for each distribution that the patches change. Install them together, without "
