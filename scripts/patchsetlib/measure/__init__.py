@@ -8,6 +8,6 @@ while the ``memory`` of its processes is sampled; or by a probe, a script that r
 Airflow alone. Each run gives a record, plain data. ``figures`` makes rows of medians from the records, and
 ``report`` writes table, chart and JSON.
 
-For ``doctor``, ``running`` looks at a scheduler that somebody else runs, from outside, and ``diagnosis`` judges
-what is there.
+For ``doctor``, ``running`` looks at a scheduler that somebody else runs, from outside, and ``diagnosis``
+judges what is there.
 """

@@ -36,7 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_options(parser: argparse.ArgumentParser, benchmark: Benchmark, *, repeats: int) -> None:
     """Add the options of a benchmark, and those that all have in common."""
     parser.set_defaults(described=benchmark, url=None, variant=[])
-    parser.add_argument("base", nargs="?", metavar="BASE", help="one that patchset status lists (default: the newest stable release)")
+    parser.add_argument(
+        "base",
+        nargs="?",
+        metavar="BASE",
+        help="one that patchset status lists (default: the newest stable release)",
+    )
     for option in (*benchmark.options, _BUSY, Option("repeats", repeats, "runs of each, interleaved")):
         option.add(parser)
     if benchmark.deploys:
