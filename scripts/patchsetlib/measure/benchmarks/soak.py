@@ -14,6 +14,7 @@ import shutil
 import statistics
 import time
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 
 import psutil
 
@@ -146,7 +147,8 @@ def _at_rest(deployment: Deployment) -> dict:
     root = deployment.pids["scheduler"]
     with Sampler(root) as sampler:
         try:
-            deployment.wait_for("rest of the process tree", lambda: at_rest(sampler.samples, 6), 60)
+            # For longer than it takes until workers that have grown are replaced.
+            deployment.wait_for("rest of the process tree", lambda: at_rest(sampler.samples, 12), 90)
         except PatchsetError:
             deployment.check()  # not at rest, which is nothing to give up for
     sample, scheduler = sampler.samples[-1], psutil.Process(root)
@@ -173,7 +175,8 @@ def _figures(record: dict) -> list[Figure]:
     warm = [each for each in measured if each["warm"]]
     course = [(each["tasks so far"], sum(each["pss"].values())) for each in warm]
     if len(warm) > 2:
-        growth = statistics.linear_regression(*zip(*course, strict=True)).slope
+        # The median of all slopes (Theil and Sen): a single round that was not at rest moves it little.
+        growth = statistics.median((b - a) / (n - m) for (m, a), (n, b) in combinations(course, 2))
         opened = warm[-1]["descriptors"] - warm[0]["descriptors"]
         found += [
             Figure("after a round", "descriptors of the scheduler", "more than at first", opened, digits=0),
