@@ -339,6 +339,19 @@ def test_wedge_by_a_stopped_worker(airflow):
         assert airflow.data["scheduler"]["lock_holder"] == holder
 
 
+def test_stopped_worker_that_waits_does_not_hold_the_lock(airflow):
+    with airflow.scheduler("stock", 4) as scheduler:
+        stopped = scheduler.kill("lock", signal.SIGSTOP)
+        verdict = airflow.doctor("--pid", str(scheduler.pid), code=1)
+        assert verdict == f"stock 1.0, 4 workers: worker {stopped} is stopped (SIGCONT lets it go on)"
+        scheduler.kill("queue")
+        scheduler.do("os.wait()")
+        assert "wedged: 2 idle workers wait for a lock whose holder has died" in airflow.doctor(
+            "--pid", str(scheduler.pid), code=1
+        )
+        assert airflow.data["scheduler"]["lock_holder"] is None
+
+
 def test_busy_workers_are_no_wedge(airflow):
     with airflow.scheduler("stock", 2) as scheduler:
         for _ in range(2):

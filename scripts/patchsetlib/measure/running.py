@@ -124,7 +124,7 @@ class Wait:
 
     kind: str
     what: int | None = None
-    """Inode of the lock or of the pipe, where it can be told."""
+    """Inode of the lock or of the pipe, where it can be told; of what is stopped, that of the lock."""
 
 
 @dataclass(frozen=True)
@@ -180,9 +180,15 @@ def wait_of(process: psutil.Process) -> Wait:
 
     :raises psutil.NoSuchProcess: if it is gone
     """
+    wait = _call_of(Path("/proc", str(process.pid)))
     if process.status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP):
-        return Wait(STOPPED)
-    proc = Path("/proc", str(process.pid))
+        # The system call in which it was stopped stays.
+        return Wait(STOPPED, wait.what if wait.kind == LOCK else None)
+    return wait
+
+
+def _call_of(proc: Path) -> Wait:
+    """Return what the system call is about in which a process is, if it is in one."""
     # /proc/PID/syscall needs the right to trace it; wchan, that to read of it.
     with suppress(OSError, ValueError, IndexError):
         words = (proc / "syscall").read_text().split()
@@ -281,7 +287,7 @@ def _judge(
     Return whether the workers of one stock executor are wedged, who holds the lock, and what to say.
 
     All idle workers wait for one lock, but the one that has it, which waits for a task. The lock does not say
-    who has it. If none of the living can, it is lost for good.
+    who has it; what waits for it, stopped or not, does not. If none of the living can, it is lost for good.
     """
     idle = [worker for worker in workers if worker.idle]
     waiting = [worker for worker in idle if worker.wait.kind == LOCK]
@@ -294,7 +300,7 @@ def _judge(
         return False, None, []
     count = f"{len(waiting)} idle workers wait" if len(waiting) > 1 else "one idle worker waits"
     for worker in idle:
-        if worker.wait.kind == STOPPED:
+        if worker.wait.kind == STOPPED and not worker.wait.what:
             line = f"wedged: {count} for a lock that worker {worker.pid} holds, which is stopped"
             return True, worker.pid, [line]
     for worker in workers:
@@ -303,7 +309,7 @@ def _judge(
                 f"wedged: {count} for worker {worker.pid}, which waits for the scheduler to read its result"
             )
             return True, worker.pid, [line]
-    if scheduler.kind == STOPPED or any(worker.wait.kind == STOPPED for worker in workers):
+    if any(wait.kind == STOPPED and not wait.what for wait in (scheduler, *(w.wait for w in workers))):
         return (
             None,
             None,
