@@ -273,7 +273,11 @@ def test_no_airflow(airflow):
     assert "has an airflow directory, but no metadata" in airflow.fails()
     (airflow.site / "apache_airflow-2.10.5.dist-info").mkdir()
     assert "has Airflow 2.10.5; this is about Airflow 3" in airflow.fails()
-    assert "is not a Python that runs" in airflow.fails("--python", "/bin/false")
+    other = airflow.home.parent / "python"
+    other.write_text("#!/bin/sh\necho '[1, 2]'\n")
+    other.chmod(0o755)
+    for path in ("/bin/false", other, ""):
+        assert "is not a Python that runs" in airflow.fails("--python", path)
 
 
 @pytest.mark.parametrize(
@@ -308,6 +312,8 @@ def test_healthy_stock_scheduler(airflow):
     with airflow.scheduler("stock", 3) as scheduler:
         # Found by itself, as it runs from that Python.
         assert airflow.doctor() == "stock 1.0, 3 workers, healthy"
+        # Its parent has these workers below it as well.
+        assert "is no scheduler; " in airflow.fails("--pid", str(os.getpid()), code=2)
         found = airflow.data["scheduler"]
         assert (found["pid"], found["wedged"], found["unread_bytes"]) == (scheduler.pid, False, 0)
         assert sorted(worker["waits_for"] for worker in found["workers"]) == ["lock", "lock", "queue"]

@@ -175,10 +175,11 @@ def describe(python: Path) -> Installation:
         done = subprocess.run(
             command, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30
         )
-        version, paths = json.loads(done.stdout)
-    except (OSError, ValueError, subprocess.TimeoutExpired) as e:
+        version, entries = json.loads(done.stdout)
+        paths = [Path(entry) for entry in entries]
+    except (OSError, ValueError, TypeError, subprocess.TimeoutExpired) as e:
         raise PatchsetError(f"{python} is not a Python that runs", "name one with --python PATH") from e
-    return describe_paths([Path(path) for path in paths], python, version)
+    return describe_paths(paths, python, version)
 
 
 def describe_paths(

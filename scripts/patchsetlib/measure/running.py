@@ -55,8 +55,14 @@ def _is_scheduler(words: list[str]) -> bool:
 
 
 def is_scheduler(process: psutil.Process) -> bool:
-    """Return whether this looks like a scheduler: by its command, or by having workers."""
-    return _is_scheduler(process.cmdline()) or bool(read_workers(process))
+    """Return whether this looks like a scheduler: by its command, or by having workers that are no other's."""
+    if _is_scheduler(process.cmdline()):
+        return True
+    for child in process.children(recursive=True):
+        with suppress(psutil.Error):
+            if _is_scheduler(child.cmdline()):
+                return False
+    return bool(read_workers(process))
 
 
 def orphans() -> list[int]:

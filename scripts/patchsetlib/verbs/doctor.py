@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--python",
         metavar="PATH",
+        type=Path,
         help="a Python with Airflow (default: that of the running scheduler, else that of airflow on PATH)",
     )
     parser.add_argument(
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     try:
-        report = diagnosis.examine(Path(args.python) if args.python else None, args.pid)
+        report = diagnosis.examine(args.python, args.pid)
     except psutil.NoSuchProcess as e:
         raise PatchsetError(f"the process {e.pid} has ended meanwhile", "run this again") from e
     if args.json:
@@ -109,7 +110,7 @@ def _installation_lines(report: Report) -> list[str]:
         about = (
             f"{diagnosis.amount(installation, part.project)}, {len(files)} files looked at" if files else ""
         )
-        lines.append(f"  {part.project:26} {part.version:12} {about}".rstrip())
+        lines.append(f"  {part.project:26} {part.version:21} {about}".rstrip())
         # Where all are alike, their names say nothing.
         if installation.applied_in(part.project) is None:
             lines += [f"    {_about(file):40} {file.name}" for file in files]
