@@ -408,6 +408,15 @@ def test_scheduler_that_was_not_restarted(airflow, runs, patches):
         assert f"the scheduler runs {runs} code that it loaded before; restart it" in airflow.doctor(code=1)
 
 
+def test_scheduler_whose_environment_was_deleted(airflow):
+    with airflow.scheduler("stock", 2) as scheduler:
+        # As a compiled module is.
+        scheduler.do(f"import mmap; kept = mmap.mmap(os.open({str(airflow.site / FIRST)!r}, os.O_RDWR), 0)")
+        shutil.rmtree(airflow.python.parent.parent)
+        verdict = airflow.doctor("--pid", str(scheduler.pid), code=1)
+        assert verdict.endswith(f": the scheduler runs from {airflow.site}, which was deleted; restart it")
+
+
 def test_other_executor(airflow):
     with airflow.scheduler("stock", 0, AIRFLOW__CORE__EXECUTOR="CeleryExecutor"):
         assert airflow.doctor() == "stock 1.0, LocalExecutor not in use, healthy"

@@ -83,6 +83,8 @@ def examine(python: Path | None, pid: int | None) -> Report:
     report = Report(installation, scheduler=scheduler)
     if installation is not None and installation.part() is not None:
         _judge_files(report, installation)
+    elif place is not None and place.gone:
+        report.problems.append(f"the scheduler runs from {place.gone[0]}, which was deleted; restart it")
     elif scheduler is not None:
         report.unknown.append(f"which Airflow the process {scheduler.pid} runs; name it with --python")
     if environment is None:

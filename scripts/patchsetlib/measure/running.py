@@ -55,7 +55,7 @@ def _is_scheduler(words: list[str]) -> bool:
 
 
 def is_scheduler(process: psutil.Process) -> bool:
-    """Return whether this looks like a scheduler: by its command, or by having workers that are no other's."""
+    """Return whether this looks like a scheduler: by its command, or by having workers of its own."""
     if _is_scheduler(process.cmdline()):
         return True
     for child in process.children(recursive=True):
@@ -91,6 +91,8 @@ class Place:
     """What is ``/`` for it, as this process reaches it; ``/`` itself unless it is in a container."""
     paths: tuple[Path, ...]
     """Directories that it imports from, as far as they can be told; empty if they cannot."""
+    gone: tuple[str, ...]
+    """Such directories that have been deleted since."""
     python_version: str | None
     shadows: tuple[str, ...]
     """Entries of PYTHONPATH with an ``airflow`` that comes before the installed one."""
@@ -114,14 +116,16 @@ def place(process: psutil.Process, environment: Mapping[str, str]) -> Place:
         if prefix.is_absolute():
             sites += map(str, sorted((root / prefix.relative_to("/")).glob("lib/python3*/site-packages")))
     version = next((m[1] for site in sites if (m := re.search(r"/python(3\.\d+)/", site))), None)
-    paths = []
+    paths, gone = [], []
     for site in dict.fromkeys(sites):
         path = Path(site) if site.startswith("/proc/") else root / site.lstrip("/")
         if os.path.isdir(path):
             paths.append(path)
+        elif not os.path.lexists(path):
+            gone.append(site)
     ahead = [entry for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if entry.startswith("/")]
     shadows = [entry for entry in ahead if os.path.isdir(root / entry.lstrip("/") / "airflow")]
-    return Place(root, tuple(dict.fromkeys(paths)), version, tuple(shadows))
+    return Place(root, tuple(dict.fromkeys(paths)), tuple(gone), version, tuple(shadows))
 
 
 @dataclass(frozen=True)
