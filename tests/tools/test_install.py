@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -307,6 +307,24 @@ def test_no_base_for_it(small):
     none = small.repository.fails("install", "auto", "--python", sys.executable)
     assert f"{sys.executable} has no apache-airflow-core; name the Python that Airflow runs with" in none
     assert "is not a Python that runs" in small.repository.fails("uninstall", "--python", "/bin/false")
+
+
+def test_full_disk(small, tmp_path):
+    copy = shutil.copytree(small.site, tmp_path / "copy", symlinks=True)
+    if os.geteuid() or os.system(f"mount -t tmpfs -o size=2m tmpfs '{small.site}' 2>/dev/null"):
+        pytest.skip("no file system can be mounted here")
+    try:
+        shutil.copytree(copy, small.site, symlinks=True, dirs_exist_ok=True)
+        with (small.site / "filler").open("wb", buffering=0) as filler, suppress(OSError):
+            while True:
+                filler.write(b"x" * 4096)
+        before = snapshot(small.site)
+        said = small.repository.fails("install", "auto", "--python", small.python)
+        assert said.startswith(f"patchset: {small.site}/{INFO}/")
+        assert "No space left on device; nothing is patched; " in said
+        assert snapshot(small.site) == before
+    finally:
+        os.system(f"umount '{small.site}'")
 
 
 def test_python_of_the_airflow_on_path(small):

@@ -133,7 +133,8 @@ def _patch(installation: Installation, targets: Sequence[_Target]) -> None:
         try:
             change.make(changes, about)
         except OSError as e:
-            where = e.filename or targets[0].part.site
+            # The second one is the file that was to be written, if both are known.
+            where = e.filename2 or e.filename or targets[0].part.site
             raise PatchsetError(
                 f"{where}: {e.strerror}; nothing is patched", "see to it and try again"
             ) from e
