@@ -262,8 +262,11 @@ def test_patched_by_a_wheel(small):
     assert sorted(wheels.iterdir()) == sorted(paths)
     small.uv_install(*paths)
     assert small.ok("install", "auto") == []
-    assert "apache-airflow-core was patched by a wheel, not by install; pip install" in small.fails(
-        "uninstall"
+    names = "apache-airflow-core and apache-airflow-task-sdk"
+    pins = "apache-airflow-core==1.0 apache-airflow-task-sdk==1.0"
+    assert small.fails("uninstall").strip() == (
+        f"patchset: patched by wheels, not by install: {names}; "
+        f"pip install --force-reinstall --no-deps {pins}"
     )
     small.change({f"airflow-core/src/{FIRST}": MODULE}, "Leave the step")
     assert "is patched already, by a wheel; to patch it here, first: pip install" in small.fails(

@@ -102,12 +102,10 @@ def uninstall(python: Path, *, dry_run: bool, even_while_running: bool) -> list[
     with _locked(python) as installation:
         journals = _journals(installation)
         if not journals:
-            if patched := installation.of(PATCHED):
-                part = installation.part(patched[0].project)
-                assert part is not None
-                raise PatchsetError(
-                    f"{part.project} was patched by a wheel, not by install", _reinstall(part)
-                )
+            projects = {file.project for file in installation.of(PATCHED)}
+            if parts := [part for part in installation.parts if part.project in projects]:
+                names = " and ".join(part.project for part in parts)
+                raise PatchsetError(f"patched by wheels, not by install: {names}", _reinstall(*parts))
             return []
         _require_undoable(installation)
         actions = _restored(journals)
@@ -241,8 +239,9 @@ def _foreign(part: Part, changed: Sequence[str]) -> PatchsetError:
     )
 
 
-def _reinstall(part: Part) -> str:
-    return f"pip install --force-reinstall --no-deps {part.project}=={part.release}"
+def _reinstall(*parts: Part) -> str:
+    pins = " ".join(f"{part.project}=={part.release}" for part in parts)
+    return f"pip install --force-reinstall --no-deps {pins}"
 
 
 def _require_usual_form(target: _Target, journal: Journal) -> None:
