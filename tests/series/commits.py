@@ -112,7 +112,7 @@ def of_series(base: Base) -> list[Commit]:
     """
     tree = source.cached_tree(base, patched=True)
     ids = git("rev-list", "--reverse", f"{source.tag_name(base)}..HEAD", cwd=tree).split()
-    pairs = zip(series.load(base).patches, ids, strict=True)
+    pairs = zip(series.load(base), ids, strict=True)
     return [Commit(base, patch, commit, tree) for patch, commit in pairs]
 
 

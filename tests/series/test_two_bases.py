@@ -23,7 +23,7 @@ TOLERATED = 0.1
 
 
 def patches(name: str) -> dict[str, Patch]:
-    return {patch.subject: patch for patch in series.load(bases.load(name)).patches}
+    return {patch.subject: patch for patch in series.load(bases.load(name))}
 
 
 def changed_lines(patch: Patch) -> list[str]:
@@ -52,7 +52,7 @@ def test_what_is_the_same_is_in_common():
     """Of patches that change only files which their series creates, as only those can be."""
     places = defaultdict(set)
     for name in bases.all_bases():
-        found = series.load(bases.load(name)).patches
+        found = series.load(bases.load(name))
         created = {file for patch in found for file in patch.created}
         for patch in found:
             if created.issuperset(patch.files):

@@ -55,7 +55,7 @@ def test_base_of_a_provider(repository, base):
 
 
 def test_load(base):
-    first, second, third = series.load(base).patches
+    first, second, third = series.load(base)
     assert first.name == "0001-demo-Take-the-third-step-right.patch"
     assert first.slug == "demo-Take-the-third-step-right"
     assert first.subject == "[demo] Take the third step right"
@@ -75,7 +75,7 @@ def test_series_file(base):
     base.series_file.write_text(f"# a comment\n\n  {listed[1]}  # another\n#{listed[0]}\n\t\n{listed[2]}")
     assert series.names(base) == listed[1:]
     base.series_file.write_text("")
-    assert series.load(base).patches == []
+    assert series.load(base) == []
     base.series_file.write_text("0009-missing.patch")
     with pytest.raises(PatchsetError, match=r"0009-missing\.patch cannot be read: No such file"):
         series.load(base)

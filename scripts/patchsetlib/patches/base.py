@@ -193,7 +193,6 @@ def _read(name: str, path: Path, data: dict) -> Base:
         directory=path.parent,
         version=data["version"],
         distributions=tuple(_distribution(table) for table in data["distribution"]),
-        # A wheel of a provider does not say from which commit it was built.
         # No wheel of a provider says which commit it was built from.
         commit=data["git"]["tag" if "tag" in data["git"] and "commit" not in data["git"] else "commit"],
         python=data["python"]["range"],

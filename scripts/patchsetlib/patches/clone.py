@@ -149,7 +149,7 @@ def fetch_series(base: Base, clone: Path) -> tuple[str, list[Applied]]:
     """
     with tempfile.TemporaryDirectory(prefix="patchset-") as scratch:
         if base.released:
-            tree, patches = source.cached_tree(base, patched=True), series.load(base).patches
+            tree, patches = source.cached_tree(base, patched=True), series.load(base)
             start = gitlib.resolve(source.tag_name(base), tree) or ""
             commits = git("rev-list", "--reverse", f"{start}..HEAD", cwd=tree).split()
             applied = [Applied(*each) for each in zip(patches, commits, strict=True)]

@@ -46,14 +46,6 @@ class Patch:
         return self.trailers.get(key, (None,))[-1]
 
 
-@dataclass(frozen=True)
-class Series:
-    """The patches of a base, in the order of its ``series`` file."""
-
-    base: Base
-    patches: list[Patch]
-
-
 def slug(name: str) -> str:
     """Return a patch's file name without directory, number and suffix."""
     return re.sub(r"^\d{4}-", "", name.rpartition("/")[2]).removesuffix(".patch")
@@ -72,13 +64,13 @@ def names(base: Base) -> list[str]:
     return [entry for line in lines if (entry := line.split("#", 1)[0].strip())]
 
 
-def load(base: Base) -> Series:
+def load(base: Base) -> list[Patch]:
     """
-    Read the series of ``base``; a series without patches is valid.
+    Return the patches of ``base`` in order; a series without patches is valid.
 
     :raises PatchsetError: if a listed patch is missing or not readable as one
     """
-    return Series(base, [read(base, name) for name in names(base)])
+    return [read(base, name) for name in names(base)]
 
 
 def path_of(base: Base, name: str) -> Path:

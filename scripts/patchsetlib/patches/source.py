@@ -119,7 +119,7 @@ def apply_series(base: Base, tree: Path) -> list[Applied]:
 
     :raises PatchsetError: if a patch does not apply; the tree then holds the patches before it
     """
-    return apply_patches(series.load(base).patches, base, tree)
+    return apply_patches(series.load(base), base, tree)
 
 
 def apply_patches(patches: Sequence[Patch], base: Base, tree: Path) -> list[Applied]:

@@ -150,7 +150,7 @@ def make(
     """
     start = clones.resolve(clone, revision, base)
     identity = gitlib.identity(clone)
-    wanted = with_dependencies(series.load(base).patches, patch)
+    wanted = with_dependencies(series.load(base), patch)
     _, applied = clones.fetch_series(base, clone)
     if directory.exists():
         raise PatchsetError(f"{display(directory)} exists", "remove it, or name another one with --dir")

@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _selected(base: Base, before: str | None) -> list[Patch]:
-    patches = series.load(base).patches
+    patches = series.load(base)
     names = [patch.name for patch in patches]
     if before is not None and before not in names:
         raise UsageError(

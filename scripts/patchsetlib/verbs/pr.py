@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     base = bases.load(args.base)
-    patch = pullrequest.find(series.load(base).patches, args.patch)
+    patch = pullrequest.find(series.load(base), args.patch)
     _warn(base, patch)
     if args.source:
         clone, revision = args.source, args.onto or pullrequest.upstream_main(base, args.source)

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     rows = []
     for name in args.base or bases.all_bases():
-        patches = series.load(bases.load(name)).patches
+        patches = series.load(bases.load(name))
         if not patches:
             ui.info(f"{name}: no patches")
         rows += [(name, number, patch) for number, patch in enumerate(patches, start=1)]
