@@ -31,7 +31,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             metafunc.parametrize(name, values, ids=lambda base: base.name)
     if "commit" in metafunc.fixturenames:
         unit_tests = "run" in metafunc.fixturenames
-        # Those of the pool take longest, and all of them run at the last commit.
         is_pass = metafunc.function.__name__ == "test_unit_tests_pass"
         metafunc.parametrize("commit", list(_commits(released, unit_tests, is_pass)), indirect=True)
     if "version" in metafunc.fixturenames:
@@ -40,18 +39,25 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("version", supported)
 
 
-def _commits(released: Iterable[Base], unit_tests: bool, common_nightly: bool) -> Iterator:
+def _commits(released: Iterable[Base], unit_tests: bool, is_pass: bool) -> Iterator:
     """Yield a parameter for each patch of each base; nightly but for the first, as the others are alike."""
     seen = set()
     for place, base in enumerate(released):
+        files = contents.changed_files(base)
         for number, name in enumerate(series.names(base)):
             is_common = name.startswith(series.COMMON)
             if unit_tests and is_common and name in seen:
                 continue
             seen.add(name)
-            is_nightly = place > 0 or (common_nightly and is_common)
+            # All run at the last commit, too; those of the pool take longest, and the rest is the same there.
+            is_nightly = place > 0 or (is_pass and (is_common or _is_final(files.values(), number)))
             marks = [pytest.mark.nightly] if is_nightly else []
             yield pytest.param((base.name, number), id=f"{base.name}-{series.slug(name)}", marks=marks)
+
+
+def _is_final(files: Iterable[tuple[str, ...]], number: int) -> bool:
+    """Return whether no later patch changes a file that the patch ``number`` changes, given all their ids."""
+    return all(ids[number + 1] == ids[-1] for ids in files if ids[number] != ids[number + 1])
 
 
 @functools.cache
