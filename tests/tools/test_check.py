@@ -139,13 +139,9 @@ def test_file_that_no_sdist_holds(repository):
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("@@ def step_2():", "@@ def step_two():"),
         ("@@ -11,7 +11,7 @@", "@@ -6,7 +6,7 @@"),
         ("index 0000000000000000000000000000000000000000..", "index 0000000.."),
-        (" | 2 +-\n", " |  2 +-\n"),
-        ("From 0000000000000000000000000000000000000000", "From 1234567812345678123456781234567812345678"),
         ("Subject: [PATCH] ", "Subject: [PATCH 1/3] "),
-        ("<patchset@invalid>", "<jane@invalid>"),
     ],
 )
 def test_not_refreshed(repository, old, new):

@@ -141,11 +141,3 @@ def test_old_git(tree, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     with pytest.raises(PatchsetError, match=r"git 2\.32 or newer is needed, this is git version 2\.25\.1"):
         git("status", cwd=tree)
-
-
-def test_no_such_directory(tmp_path):
-    with pytest.raises(PatchsetError, match="no such directory"):
-        git("status", cwd=tmp_path / "nothing")
-    (tmp_path / "file").write_text("")
-    with pytest.raises(PatchsetError, match="not a directory"):
-        git("status", cwd=tmp_path / "file")

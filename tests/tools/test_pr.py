@@ -9,9 +9,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import monorepo
 import pytest
-from monorepo import FILES, STEPS, TEMPLATE, TRAILERS, UNIT, PatchSet, commit, git
+from monorepo import FILES, STEPS, TRAILERS, UNIT, PatchSet, commit, git
 
 BODY = "The seventh step\nis wrong.\n\n  before    after\n       7       77\n\nA table was discarded.\n"
 GITCONFIG = "[user]\nname = Ada\nemail = ada@invalid\n[commit]\ngpgSign = true\n[diff]\nnoprefix = true\n"
@@ -262,8 +261,3 @@ def test_own_clone_that_cannot_be_fetched(me):
     assert done.returncode == 1
     assert "patchset: cannot fetch " in done.stderr
     assert "; check the network, or give --source CLONE" in done.stderr
-
-
-def test_template_is_in_the_sample():
-    """Without it the tests above would not see whether the comments at its top are left out."""
-    assert monorepo.FILES[TEMPLATE].count("<!--") == 3

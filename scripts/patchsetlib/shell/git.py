@@ -105,11 +105,9 @@ def _spawn(command: list[str], **kwargs) -> subprocess.CompletedProcess[bytes]:
     try:
         return subprocess.run(command, capture_output=True, **kwargs)
     except FileNotFoundError as e:
-        if e.filename == command[0]:
-            raise PatchsetError("git not found", "install it, e.g. apt install git") from None
-        raise PatchsetError(f"no such directory: {e.filename}") from None
-    except NotADirectoryError as e:
-        raise PatchsetError(f"not a directory: {e.filename}") from None
+        if e.filename != command[0]:
+            raise
+        raise PatchsetError("git not found", "install it, e.g. apt install git") from None
 
 
 @functools.cache
