@@ -153,12 +153,9 @@ def _indexes() -> list[str]:
 
 def _uv_settings() -> dict:
     """Return what uv's own configuration files say."""
-    user = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    chosen = os.environ.get("UV_CONFIG_FILE")
-    for path in [Path(chosen)] if chosen else [user / "uv" / "uv.toml", Path("/etc/uv/uv.toml")]:
-        if path.is_file():
-            try:
-                return tomllib.loads(path.read_text(encoding="utf-8"))
-            except ValueError as e:
-                raise PatchsetError(f"{path}: {e}", "correct it") from e
+    for path in uvtool.settings_files():
+        try:
+            return tomllib.loads(path.read_text(encoding="utf-8"))
+        except ValueError as e:
+            raise PatchsetError(f"{path}: {e}", "correct it") from e
     return {}

@@ -38,12 +38,17 @@ def certificates() -> str | None:
     return os.environ.get("SSL_CERT_FILE") or _pip_settings().get("cert")
 
 
-def _uv_has_index() -> bool:
+def settings_files() -> list[Path]:
+    """Return uv's own configuration files that are there, the user's before the machine's."""
     user = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     chosen = os.environ.get("UV_CONFIG_FILE")
     files = [Path(chosen)] if chosen else [user / "uv" / "uv.toml", Path("/etc/uv/uv.toml")]
+    return [path for path in files if path.is_file()]
+
+
+def _uv_has_index() -> bool:
     return any(map(os.environ.get, INDEX_VARIABLES)) or any(
-        path.is_file() and "index" in path.read_text(encoding="utf-8", errors="replace") for path in files
+        "index" in path.read_text(encoding="utf-8", errors="replace") for path in settings_files()
     )
 
 
