@@ -195,12 +195,10 @@ def test_unknown_base(repository):
     assert repository.fails("checkout", "9.9", code=2) == "patchset: unknown base '9.9'; bases here: 1.0"
 
 
-@pytest.mark.parametrize("kind", ["file", "directory", "dangling link"])
+@pytest.mark.parametrize("kind", ["directory", "dangling link"])
 def test_existing_directory(repository, tmp_path, kind):
     target = tmp_path / "target"
-    if kind == "file":
-        target.write_text("mine")
-    elif kind == "dangling link":
+    if kind == "dangling link":
         target.symlink_to("nowhere")
     else:
         target.mkdir()
