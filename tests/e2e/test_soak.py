@@ -26,3 +26,4 @@ def test_nothing_is_lost_while_processes_die(tmp_path):
     assert {"worker idle killed", "worker busy killed"} & {*faults}
     assert [each["lost"] for each in record["rounds"] if each["lost"]] == []
     assert record["twice"] == []
+    assert all("pss" in each for each in record["rounds"])

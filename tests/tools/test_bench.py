@@ -439,14 +439,16 @@ def test_soak_shows_growth_per_thousand_tasks():
     rounds = [
         {
             "tasks so far": 100 * number,
-            "pss": {"scheduler": 10**8 + 50_000 * number, "workers": 10**8},
+            "pss": {"scheduler": 10**8 + 50_000 * number + (number == 7) * 10**8, "workers": 10**8},
+            "processes": 17,
+            "rest": number != 7,
             "zombies": number % 2,
             "descriptors": 20 + number,
             "warm": number > 2,
         }
-        for number in range(1, 7)
+        for number in range(1, 8)
     ]
-    record = {"rounds": rounds, "twice": ["a"], "dag_run": {"tasks": 600, "succeeded": 598}}
+    record = {"rounds": rounds, "twice": ["a"], "beside": [], "dag_run": {"tasks": 600, "succeeded": 598}}
 
     found = {(figure.what, figure.unit): figure.value for figure in soak.BENCHMARK.figures(record)}
     assert found["tasks", "lost"] == 2
@@ -454,3 +456,18 @@ def test_soak_shows_growth_per_thousand_tasks():
     assert found["zombies", "most"] == 1
     assert found["descriptors of the scheduler", "more than at first"] == 3
     assert found["whole tree", "PSS, MB more per 1,000 tasks"] == pytest.approx(0.5)
+    error = found["whole tree", "PSS, MB more per 1,000 tasks, twice its standard error"]
+    assert error == pytest.approx(0, abs=1e-6)
+
+
+def test_soak_finds_what_ran_twice_and_what_only_seems_to_have_succeeded(tmp_path):
+    task = {"dag_id": "d", "dag_run_id": "r", "task_id": "t", "map_index": 3, "state": "success"}
+    file = tmp_path / "d r t 3"
+    # Killed in its first try, which was then started again.
+    file.write_text("started 1 all 10\nstarted 1 all 11\nbeside 2 all 12\ndone 2 all 12\n")
+
+    assert soak._again(soak._read(file)) == ["try 1, all"]
+    assert soak._lost(task | {"try_number": 2}, tmp_path) is None
+    assert soak._lost(task | {"try_number": 1}, tmp_path) == "t: success, though its code has not ended"
+    assert soak._lost(task | {"try_number": 2, "state": "queued"}, tmp_path) == "t: queued"
+    assert soak._lost(task | {"try_number": 1, "map_index": 4}, tmp_path) is not None

@@ -155,8 +155,10 @@ def chart(
                 axes.plot([x, x], [min(values), max(values)], color="black", linewidth=1)
                 text = "none" if value is None else f"{value:.{row.figure.digits}f}"
                 above = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center", "fontsize": 7}
-                axes.annotate(text, (x, max(values)), **above)
+                if len(found) <= 12:
+                    axes.annotate(text, (x, max(values)), **above)
         axes.set_xticks(range(len(found)), [row.figure.when for row in found])
+        axes.tick_params("x", labelsize=10 if len(found) <= 12 else 6)
         axes.set_title(f"{what}: {unit}", fontsize=10)
         axes.margins(y=0.15)
         axes.grid(axis="y", alpha=0.3)

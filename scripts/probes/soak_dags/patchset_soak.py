@@ -2,8 +2,8 @@
 """
 The Dags of ``bench soak``: a group of mapped tasks, tasks that are retried, that fail for good, that defer.
 
-Each task has a file in the directory ``PATCHSET_SOAK_RECORDS``, with its starts and ends. If it is started
-beside itself, or again after it was done, a line is written to the file ``twice`` there.
+Each task has a file in the directory ``PATCHSET_SOAK_RECORDS``, with a line for each start and end of its
+code: event, try, phase and pid. A start while an earlier one still runs is ``beside``, any other ``started``.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 from airflow.sdk import BaseOperator, dag, get_current_context, task, task_group
 
 RECORDS = Path(os.environ.get("PATCHSET_SOAK_RECORDS", "."))
-# Enough for all the workers that are killed.
-RETRIES = {"retries": 5, "retry_delay": timedelta(seconds=1)}
+# Enough for all that is killed: a task that has none left would be called lost.
+RETRIES = {"retries": 20, "retry_delay": timedelta(seconds=1)}
 OPTIONS = {"schedule": None, "catchup": False, "is_paused_upon_creation": False, "max_active_tasks": 100_000}
 
 
@@ -36,24 +36,15 @@ def recorded(context: dict, phase: str = "all"):
             os.write(file.fileno(), f"{event} {ti.try_number} {phase} {os.getpid()}\n".encode())
 
         file.seek(0)
-        for event, number, earlier, pid in map(str.split, file):
-            begun = begun | {pid} if event == "started" else begun - {pid}
-            if event == "done" and (int(number), earlier) == (ti.try_number, phase):
-                twice(f"{name} {phase} again in try {number}")
-        for pid in filter(runs, begun):
-            twice(f"{name} {phase} in try {ti.try_number} beside process {pid}")
-        record("started")
+        for event, _, _, pid in map(str.split, file):
+            begun = begun | {pid} if event in ("started", "beside") else begun - {pid}
+        record("beside" if any(map(runs, begun)) else "started")
         try:
             yield
         except BaseException:
             record("failed")
             raise
         record("done")
-
-
-def twice(line: str) -> None:
-    with open(RECORDS / "twice", "a") as file:
-        file.write(f"{line}\n")
 
 
 def runs(pid: str) -> bool:

@@ -14,14 +14,14 @@ import shutil
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from itertools import combinations
+from pathlib import Path
 
 import psutil
 
 from patchsetlib.measure import memory
 from patchsetlib.measure.database import database
 from patchsetlib.measure.deployment import COMPONENTS, Deployment
-from patchsetlib.measure.figures import TOTAL_TOLERANCE, Figure, mib
+from patchsetlib.measure.figures import MIB, TOTAL_TOLERANCE, Figure, mib
 from patchsetlib.measure.memory import Sampler, at_rest
 from patchsetlib.measure.runner import PROBES, Benchmark, Option, Run
 from patchsetlib.shell import ui
@@ -31,13 +31,20 @@ DAG_IDS = ("soak_group", "soak_failures", "soak_deferred")
 _CONFIG = {
     "scheduler.job_heartbeat_sec": "2",
     # A task whose supervisor was killed is found by its missing heartbeats, where nobody reports it.
-    "scheduler.task_instance_heartbeat_timeout": "30",
+    "scheduler.task_instance_heartbeat_timeout": "60",
     "scheduler.task_instance_heartbeat_timeout_detection_interval": "10",
+    # However long the api-server takes to start, no task gives up: that would spend its tries. And a request
+    # that is only slow is not sent twice, which the api-server refuses.
+    "workers.execution_api_retries": "300",
+    "workers.execution_api_retry_wait_max": "3",
+    "workers.execution_api_timeout": "120",
+    "workers.max_failed_heartbeats": "100",
     # All workers that a round has left grown are replaced before its end is measured.
     "local_executor.renew_idle_workers_after": "5",
 }
 # Seconds without the end of any task after which nothing is expected any more.
-_PATIENCE = 120
+_PATIENCE = 240
+_STARTS = ("started", "beside")
 
 
 def _measure(run: Run) -> dict:
@@ -64,11 +71,12 @@ def _measure(run: Run) -> dict:
         deployment.wait_ready()
         for dag_id in DAG_IDS:
             deployment.wait_for_dag(dag_id)
-        rounds = list(_rounds(deployment, random.Random(options["seed"]), 60 * options["minutes"]))
-    twice = records / "twice"
+        rounds = list(_rounds(deployment, random.Random(options["seed"]), 60 * options["minutes"], records))
+    by_task = {file.name: _read(file) for file in sorted(records.iterdir())}
     return {
         "rounds": rounds,
-        "twice": twice.read_text(encoding="utf-8").splitlines() if twice.exists() else [],
+        "twice": [f"{name}: {start}" for name, lines in by_task.items() for start in _again(lines)],
+        "beside": [name for name, lines in by_task.items() for line in lines if line[0] == "beside"],
         "dag_run": {
             "tasks": sum(each["tasks"] for each in rounds),
             "succeeded": sum(each["tasks"] - len(each["lost"]) for each in rounds),
@@ -76,7 +84,7 @@ def _measure(run: Run) -> dict:
     }
 
 
-def _rounds(deployment: Deployment, chance: random.Random, seconds: float) -> Iterator[dict]:
+def _rounds(deployment: Deployment, chance: random.Random, seconds: float, records: Path) -> Iterator[dict]:
     """Run rounds for so many seconds, and yield a record of each; one that does not end is the last."""
     # Nothing starts serve-logs again, so that comes last.
     restarts = ["api-server restarted", "scheduler restarted", "serve-logs killed"]
@@ -97,7 +105,7 @@ def _rounds(deployment: Deployment, chance: random.Random, seconds: float) -> It
                 "tasks": len(tasks),
                 "tasks so far": done,
                 "faults": happened,
-                "lost": sorted(filter(None, map(_lost, tasks))),
+                "lost": sorted(filter(None, (_lost(task, records) for task in tasks))),
                 # Before that, the caches of a scheduler that has just started fill.
                 "warm": len(faults) == 2,
                 **(_at_rest(deployment) if ended else {}),
@@ -136,24 +144,43 @@ def _wait_for(deployment: Deployment, runs: Sequence[tuple[str, str]]) -> bool:
     return False
 
 
-def _lost(task: dict) -> str | None:
-    """Return what has become of a task that did not end as it should."""
+def _lost(task: dict, records: Path) -> str | None:
+    """Return what has become of a task that did not end as it should, or whose own code did not."""
     expected = "failed" if task["task_id"] == "fails" else "success"
-    return None if task["state"] == expected else f"{task['task_id']}: {task['state']}"
+    if task["state"] != expected:
+        return f"{task['task_id']}: {task['state']}"
+    name = f"{task['dag_id']} {task['dag_run_id']} {task['task_id']} {task['map_index']}".replace("/", "_")
+    last = [["done", str(task["try_number"]), phase] for phase in ("all", "resumed")]
+    if expected == "success" and not any(line[:3] in last for line in _read(records / name)):
+        return f"{task['task_id']}: success, though its code has not ended"
+    return None
+
+
+def _read(file: Path) -> list[list[str]]:
+    """Return event, try, phase and pid of each line that a task has written."""
+    return [line.split() for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+
+
+def _again(lines: list[list[str]]) -> list[str]:
+    """Return try and phase of what was started once more in the same try, whatever became of it before."""
+    starts = [f"try {number}, {phase}" for event, number, phase, _ in lines if event in _STARTS]
+    return [start for index, start in enumerate(starts) if start in starts[:index]]
 
 
 def _at_rest(deployment: Deployment) -> dict:
     """Return memory, descriptors and zombies of the scheduler's tree, as soon as it is at rest."""
     root = deployment.pids["scheduler"]
+    rest = False
     with Sampler(root) as sampler:
         try:
-            # For longer than it takes until workers that have grown are replaced.
-            deployment.wait_for("rest of the process tree", lambda: at_rest(sampler.samples, 12), 90)
+            # For longer than idle workers wait until they are replaced.
+            rest = deployment.wait_for("rest of the process tree", lambda: at_rest(sampler.samples, 10), 90)
         except PatchsetError:
             deployment.check()  # not at rest, which is nothing to give up for
     sample, scheduler = sampler.samples[-1], psutil.Process(root)
     children = scheduler.children(recursive=True)
     return {
+        "rest": rest,
         "pss": {group: sample.total("pss", *roles) for group, roles in memory.GROUPS.items()},
         "processes": len(children),
         "zombies": sum(child.status() == psutil.STATUS_ZOMBIE for child in children),
@@ -168,23 +195,40 @@ def _figures(record: dict) -> list[Figure]:
         Figure("all rounds", "tasks", "lost", tasks["tasks"] - tasks["succeeded"], tolerance=0, digits=0),
         Figure("all rounds", "tasks", "run twice", len(record["twice"]), tolerance=0, digits=0),
     ]
+    beside = len(record["beside"])
+    found.append(Figure("all rounds", "tries", "begun while an earlier one ran", beside, None, digits=0))
     measured = [each for each in rounds if "pss" in each]
-    found.append(
-        Figure("after a round", "zombies", "most", max(each["zombies"] for each in measured), digits=0)
-    )
-    warm = [each for each in measured if each["warm"]]
-    course = [(each["tasks so far"], sum(each["pss"].values())) for each in warm]
-    if len(warm) > 2:
-        # The median of all slopes (Theil and Sen): a single round that was not at rest moves it little.
-        growth = statistics.median((b - a) / (n - m) for (m, a), (n, b) in combinations(course, 2))
+    zombies = max((each["zombies"] for each in measured), default=None)
+    found.append(Figure("after a round", "zombies", "most", zombies, digits=0))
+    # Only these compare: the caches are full, all workers there and none of them grown.
+    warm = [each for each in measured if each["warm"] and each["rest"]]
+    usual = statistics.mode(each["processes"] for each in warm) if warm else 0
+    warm = [each for each in warm if each["processes"] == usual]
+    if warm:
         opened = warm[-1]["descriptors"] - warm[0]["descriptors"]
-        found += [
-            Figure("after a round", "descriptors of the scheduler", "more than at first", opened, digits=0),
-            Figure("after a round", "whole tree", "PSS, MB more per 1,000 tasks", growth / 1000, digits=2),
-        ]
+        found.append(
+            Figure("after a round", "descriptors of the scheduler", "more than at first", opened, digits=0)
+        )
+        for group in filter(warm[0]["pss"].get, warm[0]["pss"]):
+            size = statistics.median(each["pss"][group] for each in warm)
+            found.append(mib("warm rounds", group, "PSS", size, TOTAL_TOLERANCE))
+    if len(warm) > 2:
+        course = [(each["tasks so far"] / 1000, sum(each["pss"].values()) / 10**6) for each in warm]
+        for unit, value in zip(("", ", twice its standard error"), _slope(course), strict=True):
+            unit = f"PSS, MB more per 1,000 tasks{unit}"
+            found.append(Figure("warm rounds", "whole tree", unit, value, None, digits=2))
     for number, each in enumerate(measured, start=1):
-        found.append(mib(f"round {number}", "whole tree", "PSS", sum(each["pss"].values()), TOTAL_TOLERANCE))
+        size = sum(each["pss"].values()) / MIB
+        found.append(Figure(f"{number}", "whole tree", "PSS, MiB, after round", size, None))
     return found
+
+
+def _slope(course: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Return the slope of a line through points by least squares, and twice its standard error."""
+    xs, ys = zip(*course, strict=True)
+    slope, start = statistics.linear_regression(xs, ys)
+    rest = sum((y - start - slope * x) ** 2 for x, y in course) / (len(course) - 2)
+    return slope, 2 * (rest / sum((x - statistics.fmean(xs)) ** 2 for x in xs)) ** 0.5
 
 
 BENCHMARK = Benchmark(
@@ -197,6 +241,6 @@ BENCHMARK = Benchmark(
     ),
     measure=_measure,
     figures=_figures,
-    panels=(("tasks", "run"), ("tasks", "lost"), ("whole tree", "PSS, MiB")),
+    panels=(("tasks", "run"), ("tasks", "lost"), ("whole tree", "PSS, MiB, after round")),
     deploys=True,
 )
