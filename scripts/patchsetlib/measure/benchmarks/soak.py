@@ -14,13 +14,14 @@ import shutil
 import statistics
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
 from patchsetlib.measure import memory
 from patchsetlib.measure.database import database
-from patchsetlib.measure.deployment import COMPONENTS, Deployment
+from patchsetlib.measure.deployment import COMPONENTS, ApiError, Deployment
 from patchsetlib.measure.figures import MIB, TOTAL_TOLERANCE, Figure, mib
 from patchsetlib.measure.memory import Sampler, at_rest
 from patchsetlib.measure.runner import PROBES, Benchmark, Option, Run
@@ -68,9 +69,9 @@ def _measure(run: Run) -> dict:
             **where,
         ) as deployment,
     ):
-        deployment.wait_ready()
+        deployment.wait_ready(600)
         for dag_id in DAG_IDS:
-            deployment.wait_for_dag(dag_id)
+            deployment.wait_for_dag(dag_id, 600)
         rounds = list(_rounds(deployment, random.Random(options["seed"]), 60 * options["minutes"], records))
     by_task = {file.name: _read(file) for file in sorted(records.iterdir())}
     return {
@@ -98,7 +99,7 @@ def _rounds(deployment: Deployment, chance: random.Random, seconds: float, recor
                 time.sleep(chance.uniform(0, 3))
                 happened.append([round(time.monotonic() - started, 1), _cause(deployment, fault, chance)])
             ended = _wait_for(deployment, runs)
-            tasks = [task for each in runs for task in deployment.task_instances(*each)]
+            tasks = _tasks(deployment, runs)
             done += len(tasks)
             yield {
                 "seconds": round(time.monotonic() - started, 1),
@@ -118,30 +119,49 @@ def _cause(deployment: Deployment, fault: str, chance: random.Random) -> str:
     component, _, what = fault.rpartition(" ")
     if what == "restarted":
         deployment.restart(component)
-        deployment.wait_ready()
+        deployment.wait_ready(600)
         return fault
     role = fault.removesuffix(" killed")
-    tree = memory.read_tree(deployment.pids["scheduler"])
-    processes = [each for each in tree.readings if each.role == role]
-    if not processes:
+
+    def kill() -> bool:
+        with suppress(psutil.NoSuchProcess):
+            tree = memory.read_tree(deployment.pids["scheduler"])
+            pids = [each.pid for each in tree.readings if each.role == role]
+            if pids:
+                psutil.Process(chance.choice(pids)).kill()
+                return True
+        return False
+
+    try:
+        deployment.wait_for(role, kill, 30)
+    except PatchsetError:
+        deployment.check()
         return f"no {role} to kill"
-    psutil.Process(chance.choice(processes).pid).kill()
-    return f"{role} killed"
+    return fault
 
 
 def _wait_for(deployment: Deployment, runs: Sequence[tuple[str, str]]) -> bool:
     """Wait for the end of Dag runs; return False when no task has ended for a long time."""
     ended, since = -1, time.monotonic()
     while time.monotonic() - since < _PATIENCE:
-        paths = (f"/api/v2/dags/{dag_id}/dagRuns/{run_id}" for dag_id, run_id in runs)
-        if all(deployment.api("GET", path)["state"] in ("success", "failed") for path in paths):
-            return True
-        deployment.check()
-        tasks = [task for each in runs for task in deployment.task_instances(*each)]
+        tasks = _tasks(deployment, runs)
+        paths = [f"/api/v2/dags/{dag_id}/dagRuns/{run_id}" for dag_id, run_id in runs]
+        with suppress(ApiError):
+            if all(deployment.api("GET", path)["state"] in ("success", "failed") for path in paths):
+                return True
         if (now := sum(task["state"] in ("success", "failed") for task in tasks)) != ended:
             ended, since = now, time.monotonic()
         time.sleep(1)
     return False
+
+
+def _tasks(deployment: Deployment, runs: Sequence[tuple[str, str]]) -> list[dict]:
+    """Return the tasks of Dag runs; an api-server that is slow to answer is asked again."""
+
+    def look() -> list[dict]:
+        return [task for each in runs for task in deployment.task_instances(*each)]
+
+    return deployment.wait_for("list of tasks", look, 600)
 
 
 def _lost(task: dict, records: Path) -> str | None:
