@@ -15,6 +15,7 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import combinations
 from pathlib import Path
 
 import psutil
@@ -194,7 +195,7 @@ def _at_rest(deployment: Deployment) -> dict:
     with Sampler(root) as sampler:
         try:
             # For longer than idle workers wait until they are replaced.
-            rest = deployment.wait_for("rest of the process tree", lambda: at_rest(sampler.samples, 10), 90)
+            rest = deployment.wait_for("rest of the process tree", lambda: at_rest(sampler.samples, 12), 90)
         except PatchsetError:
             deployment.check()  # not at rest, which is nothing to give up for
     sample, scheduler = sampler.samples[-1], psutil.Process(root)
@@ -244,11 +245,12 @@ def _figures(record: dict) -> list[Figure]:
 
 
 def _slope(course: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Return the slope of a line through points by least squares, and twice its standard error."""
-    xs, ys = zip(*course, strict=True)
-    slope, start = statistics.linear_regression(xs, ys)
+    """Return the median slope of points (Theil and Sen), and twice its standard error."""
+    slope = statistics.median((b - a) / (n - m) for (m, a), (n, b) in combinations(course, 2))
+    start = statistics.median(y - slope * x for x, y in course)
+    middle = statistics.fmean(x for x, _ in course)
     rest = sum((y - start - slope * x) ** 2 for x, y in course) / (len(course) - 2)
-    return slope, 2 * (rest / sum((x - statistics.fmean(xs)) ** 2 for x in xs)) ** 0.5
+    return slope, 2 * (rest / sum((x - middle) ** 2 for x, _ in course)) ** 0.5
 
 
 BENCHMARK = Benchmark(
