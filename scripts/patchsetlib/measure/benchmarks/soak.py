@@ -138,7 +138,7 @@ def _cause(deployment: Deployment, fault: str, chance: random.Random) -> str:
     except PatchsetError:
         deployment.check()
         return f"no {role} to kill"
-    return fault
+    return f"{role} killed"
 
 
 def _wait_for(deployment: Deployment, runs: Sequence[tuple[str, str]]) -> bool:
