@@ -29,7 +29,7 @@ import sampleset
 from sampleset import MODULE, Repository
 
 from patchsetlib.installs import settings
-from patchsetlib.measure import running
+from patchsetlib.measure import memory, running
 from patchsetlib.patches import base as bases
 
 CORE = "apache-airflow-core"
@@ -558,3 +558,21 @@ def test_airflow(name, tmp_path):
             if kind == "stock":
                 scheduler.kill("queue")
                 assert "2 workers: wedged: 2 idle workers wait for a lock" in doctor()
+
+
+def test_saving_is_that_of_the_release(tmp_path, monkeypatch):
+    """Also if another release was measured in the same run."""
+
+    def moments(pss: int) -> dict:
+        return {"60 s after": {"time": 0, "cost": 0, "processes": [[1, "worker idle", pss, pss]]}}
+
+    monkeypatch.setattr(running, "ROOT", tmp_path)
+    base, other = bases.load("3.4.0b2"), bases.load("3.3.2")
+    sizes = {"stock": 100, "patched": 50, f"stock {base.name}": 100, f"patched {base.name}": 40}
+    runs = [{"label": label, "moments": moments(pss)} for label, pss in sizes.items()]
+    for name in (base.name, other.name):
+        file = tmp_path / "docs" / "benchmarks" / name / "memory.json"
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps({"base": other.name, "runs": runs}))
+    sample = memory.Sample.from_json(moments(100)["60 s after"])
+    assert [running.saving(each, sample).ratio for each in (base, other)] == [0.4, 0.5]

@@ -421,15 +421,24 @@ def saving(base: Base, sample: memory.Sample) -> Saving | None:
     """Return what the patches would save of a stock tree, as it was measured; None if it was not."""
     file = ROOT / "docs" / "benchmarks" / base.name / "memory.json"
     moment = "at the peak" if sample.count(memory.TASK) else "60 s after"
-    samples: dict[str, list[memory.Sample]] = {"stock": [], "patched": []}
     try:
-        for run in json.loads(file.read_text(encoding="utf-8"))["runs"]:
-            if run["label"] in samples and moment in run.get("moments", ()):
-                samples[run["label"]].append(memory.Sample.from_json(run["moments"][moment]))
+        data = json.loads(file.read_text(encoding="utf-8"))
+        # As bench calls them: another base than the one that was measured first has its name there.
+        suffix = "" if data["base"] == base.name else f" {base.name}"
+        stock, patched = (
+            [
+                memory.Sample.from_json(run["moments"][moment])
+                for run in data["runs"]
+                if run["label"] == kind + suffix and moment in run.get("moments", ())
+            ]
+            for kind in ("stock", "patched")
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if not all(samples.values()):
+    if not (stock and patched):
         return None
-    now, then = (s.median("uss", *memory.WORKERS) or 0 for s in (sample, samples["stock"][0]))
-    stock, patched = (statistics.median(s.total("pss") for s in each) for each in samples.values())
-    return Saving(patched / stock, moment, now > then / 2, file)
+    now, then = (s.median("uss", *memory.WORKERS) or 0 for s in (sample, stock[0]))
+    ratio = statistics.median(s.total("pss") for s in patched) / statistics.median(
+        s.total("pss") for s in stock
+    )
+    return Saving(ratio, moment, now > then / 2, file)
