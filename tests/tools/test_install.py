@@ -305,7 +305,7 @@ def test_no_base_for_it(small):
     assert said in small.fails("install", "2.0")
     assert "there is one: 1.0" in small.fails("install", "2.0")
     shutil.rmtree(small.repository.base)
-    assert "no series here that is for apache-airflow-core 1.0 in" in small.fails("install", "auto")
+    assert "no series here is for apache-airflow-core 1.0 in" in small.fails("install", "auto")
     assert "unknown base '1.0'" in small.repository.fails("install", "1.0", "--python", small.python, code=2)
     none = small.repository.fails("install", "auto", "--python", sys.executable)
     assert f"{sys.executable} has no apache-airflow-core; name the Python that Airflow runs with" in none
@@ -412,8 +412,7 @@ def test_no_permission(small):
             tool, cwd=small.repository.root, env=small.repository.env, capture_output=True, text=True
         )
         assert (done.returncode, done.stdout) == (1, "")
-        reason = "is on a read-only file system" if command else "no permission to write to"
-        assert re.fullmatch(rf"patchset: .*{reason}.*\n", done.stderr)
+        assert re.fullmatch(r"patchset: no permission to write to .*\n", done.stderr)
         assert snapshot(small.site) == before
 
 

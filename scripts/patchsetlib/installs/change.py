@@ -61,13 +61,10 @@ class Journal:
     def __init__(self, root: Path, place: Path):
         self.root = root
         self.place = place
-        self.about: dict = {}
-        """What the caller wanted to know of the change later."""
         self._entries: list[_Entry] = []
         self._directories: list[str] = []
         try:
             data = json.loads((place / _JOURNAL).read_bytes())
-            self.about = data["about"]
             self._entries = [_Entry(**entry) for entry in data["files"]]
             self._directories = data["directories"]
         except FileNotFoundError:
@@ -78,11 +75,6 @@ class Journal:
             ) from e
 
     @property
-    def exists(self) -> bool:
-        """Whether files have been changed, or may have been."""
-        return bool(self._entries)
-
-    @property
     def remains(self) -> bool:
         """Whether there is anything, if only what was left of a run that was killed."""
         return os.path.lexists(self.place)
@@ -91,7 +83,7 @@ class Journal:
     def complete(self) -> bool:
         """Whether the whole change has been made, and all files are as it made them."""
         return (
-            self.exists
+            bool(self._entries)
             and not (self.place / "after").exists()
             and all(blob_id(self.root / e.path) == e.after for e in self._entries if not e.derived)
         )
@@ -124,7 +116,7 @@ class Journal:
             and blob_id(self.root / entry.path) != entry.before
         ]
 
-    def prepare(self, changes: Sequence[Change], about: dict) -> None:
+    def prepare(self, changes: Sequence[Change]) -> None:
         """
         Write all that the change and its undoing need, but for the journal itself: no file is touched yet.
 
@@ -133,12 +125,10 @@ class Journal:
         :param changes: in the order to make them; the first one must be of a file that exists
         :raises OSError: if something cannot be written
         """
-        self.about = about
         changes = _with_bytecode(self.root, changes)
         self._discard()
         for name in ("before", "after"):
             (self.place / name).mkdir(parents=True)
-        _be_like(self.place, self.place.parent)
         model = (self.root / changes[0].path).lstat()
         for change in changes:
             original = self.root / change.path
@@ -162,14 +152,14 @@ class Journal:
         }
         self._directories = [str(path) for path in sorted(missing)]
         for directory, _, _ in os.walk(self.place):
-            _be_like(Path(directory), self.place.parent)
+            _set(Path(directory), self.place.parent.stat())
             _sync(Path(directory))
 
     def begin(self) -> None:
         """Write the journal: from here on, what a run that is cut off leaves behind is undone."""
         temporary = self.place / f"{_JOURNAL}.new"
         entries = [vars(entry) for entry in self._entries]
-        data = {"about": self.about, "files": entries, "directories": self._directories}
+        data = {"files": entries, "directories": self._directories}
         temporary.write_text(json.dumps(data, indent=1), encoding="utf-8")
         _set(temporary, (self.root / self._entries[0].path).stat())
         _sync(temporary)
@@ -182,7 +172,7 @@ class Journal:
         for name in self._directories:
             directory = self.root / name
             directory.mkdir(exist_ok=True)
-            _be_like(directory, directory.parent)
+            _set(directory, directory.parent.stat())
         for entry in self._entries:
             target = self.root / entry.path
             if entry.after == ABSENT:
@@ -258,18 +248,17 @@ def _with_bytecode(root: Path, changes: Sequence[Change]) -> list[Change]:
     return found
 
 
-def make(changes: Mapping[Journal, Sequence[Change]], about: dict) -> None:
+def make(changes: Mapping[Journal, Sequence[Change]]) -> None:
     """
     Make changes, each with its journal: all or none of them.
 
     :param changes: in the order to make them; the first one for a journal must be of a file that exists
-    :param about: what to read later in ``Journal.about``
     :raises OSError: if one cannot be made; all files are then as before
     :raises PatchsetError: if that cannot be undone either
     """
     try:
         for journal, wanted in changes.items():
-            journal.prepare(wanted, about)
+            journal.prepare(wanted)
         for journal in changes:
             journal.begin()
         for journal in changes:
@@ -292,14 +281,8 @@ def undo(journals: Sequence[Journal]) -> None:
     :raises PatchsetError: if somebody has changed a file since, or an original is lost
     """
     for journal in journals:
-        if changed := journal.foreign():
-            more = f" and {len(changed) - 1} more" if changed[1:] else ""
-            raise PatchsetError(
-                f"{journal.root / changed[0]}{more} was changed since",
-                "bring back what was installed, or reinstall Airflow",
-            )
-        if gone := journal.lost():
-            raise PatchsetError(f"{journal.place / 'before' / gone[0]} is lost", "reinstall Airflow")
+        if damaged := [*journal.foreign(), *journal.lost()]:
+            raise PatchsetError(f"{journal.root / damaged[0]} cannot be restored", "reinstall Airflow")
     for journal in journals:
         journal.restore()
     for journal in journals:
@@ -314,10 +297,6 @@ def _link_or_copy(original: Path, backup: Path) -> None:
         if not backup.is_symlink():
             _set(backup, original.stat())
             _sync(backup)
-
-
-def _be_like(directory: Path, model: Path) -> None:
-    _set(directory, model.stat())
 
 
 def _set(path: Path, model: os.stat_result) -> None:

@@ -54,6 +54,15 @@ class Part:
         """The version without its local part."""
         return self.version.partition("+")[0]
 
+    @property
+    def record(self) -> dict[str, str]:
+        """The hashes in ``RECORD``, by path below ``site``; empty if it cannot be read."""
+        try:
+            with (self.metadata / "RECORD").open(encoding="utf-8", newline="") as file:
+                return {row[0]: row[1] for row in csv.reader(file) if len(row) == 3 and row[1]}
+        except (OSError, ValueError):
+            return {}
+
 
 @dataclass(frozen=True)
 class InstalledFile:
@@ -62,11 +71,8 @@ class InstalledFile:
     project: str
     name: str
     """Below ``site-packages``, e.g. ``airflow/executors/local_executor.py``."""
-    path: Path
     patches: tuple[int, ...]
     """After how many patches of the series a file has this content (0: stock); none: somebody else's."""
-    last: int
-    """After how many patches it has its final content."""
     exists: bool
     as_recorded: bool | None
     """Whether it is what ``RECORD`` says was installed; None if that says nothing of it."""
@@ -105,7 +111,7 @@ class Installation:
         """Return the files in this state."""
         return [file for file in self.files if file.state == state]
 
-    def applied_in(self, *projects: str) -> int | None:
+    def applied(self, *projects: str) -> int | None:
         """
         Return how many patches of the series the files have, all alike; None if no number fits them all.
 
@@ -119,27 +125,23 @@ class Installation:
         return 0 if 0 in fitting else max(fitting, default=None)
 
     @property
-    def applied(self) -> int | None:
-        """How many patches all files have; None if no number fits them all."""
-        return self.applied_in()
-
-    @property
     def commit(self) -> str | None:
         """The id of the last patch that is applied, as a commit of the series."""
-        if not self.base or not self.applied:
+        applied = self.applied()
+        if not self.base or not applied:
             return None
-        try:
+        with suppress(OSError, IndexError):
             lines = self.base.commits_file.read_text(encoding="utf-8").splitlines()
-            return lines[self.applied - 1].split()[0]
-        except (OSError, IndexError):
-            return None
+            return lines[applied - 1].split()[0]
+        return None
 
     @property
     def state(self) -> str | None:
         """``STOCK``, ``PATCHED`` or ``FOREIGN``, which a mixture is as well; None if there is no base."""
         if not self.files:
             return None
-        return FOREIGN if self.applied is None else PATCHED if self.applied else STOCK
+        applied = self.applied()
+        return FOREIGN if applied is None else PATCHED if applied else STOCK
 
 
 def python_on_path() -> Path:
@@ -153,8 +155,8 @@ def python_on_path() -> Path:
         with suppress(OSError, UnicodeDecodeError):
             first = Path(command).open(encoding="utf-8").readline().removeprefix("#!").split()
             candidates += [Path(first[0])] if first and Path(first[0]).name.startswith("python") else []
-        # pipx links the command from somewhere else.
-        candidates += [Path(command).with_name("python"), Path(command).resolve().with_name("python")]
+        # Where uv and pip start it through a shell; pipx links it from somewhere else.
+        candidates.append(Path(command).resolve().with_name("python"))
     candidates += [Path(found) for name in ("python3", "python") if (found := shutil.which(name))]
     for candidate in candidates:
         if candidate.exists():
@@ -229,10 +231,10 @@ def unlike_record(parts: Sequence[Part]) -> list[str]:
     names = {(f.distribution.project, f.path) for base in every for f in contents.installed_files(base)}
     changed = []
     for part in parts:
-        recorded = _record(part)
+        recorded = part.record
         for name in sorted(name for project, name in names if project == part.project and name in recorded):
             path = part.site / name
-            if not path.is_file() or _record_hash(path) != recorded[name]:
+            if not path.is_file() or record_hash(path) != recorded[name]:
                 changed.append(name)
     return changed
 
@@ -245,30 +247,20 @@ def _parts(project: str, site: Path) -> list[Part]:
         if not (metadata / "METADATA").is_file():
             problem = "its METADATA is missing"
         elif not (site / "airflow").is_dir():
-            problem = "its files are not in site-packages" + (
-                ": installed in editable form" if _is_editable(metadata) else ""
-            )
+            problem = "its files are not in site-packages, as if it was installed in editable form"
         found.append(Part(project, version, site, metadata, problem))
     return found
 
 
-def _is_editable(metadata: Path) -> bool:
-    try:
-        text = (metadata / "direct_url.json").read_text(encoding="utf-8")
-        return bool(json.loads(text).get("dir_info", {}).get("editable"))
-    except (OSError, ValueError, AttributeError):
-        return False
-
-
 def _files(base: Base, parts: Sequence[Part]) -> list[InstalledFile]:
-    records = {part.project: _record(part) for part in reversed(parts)}
-    sites = {part.project: part.site for part in reversed(parts)}
+    found = {part.project: (part.site, part.record) for part in reversed(parts)}
     files = []
     for file in contents.installed_files(base):
         project = file.distribution.project
-        if project not in sites:
+        if project not in found:
             continue
-        path = sites[project] / file.path
+        site, record = found[project]
+        path = site / file.path
         try:
             blob = contents.blob_id(path)
         except OSError as e:
@@ -277,26 +269,14 @@ def _files(base: Base, parts: Sequence[Part]) -> list[InstalledFile]:
             ) from e
         patches = tuple(number for number, known in enumerate(file.ids) if known == blob)
         exists = blob != contents.ABSENT
-        recorded = records[project].get(file.path)
         as_recorded = None
-        if recorded and exists:
-            as_recorded = recorded == _record_hash(path)
-        elif recorded:
-            as_recorded = False
-        last = file.ids.index(file.ids[-1])
-        files.append(InstalledFile(project, file.path, path, patches, last, exists, as_recorded))
+        if recorded := record.get(file.path):
+            as_recorded = exists and recorded == record_hash(path)
+        files.append(InstalledFile(project, file.path, patches, exists, as_recorded))
     return files
 
 
-def _record(part: Part) -> dict[str, str]:
-    """Return the hashes in ``RECORD`` by name."""
-    try:
-        with (part.metadata / "RECORD").open(encoding="utf-8", newline="") as file:
-            return {row[0]: row[1] for row in csv.reader(file) if len(row) == 3 and row[1]}
-    except (OSError, ValueError):
-        return {}
-
-
-def _record_hash(path: Path) -> str:
+def record_hash(path: Path) -> str:
+    """Return the hash of a file as it stands in a ``RECORD``."""
     digest = hashlib.sha256(path.read_bytes()).digest()
     return "sha256=" + base64.urlsafe_b64encode(digest).rstrip(b"=").decode()

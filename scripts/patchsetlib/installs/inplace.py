@@ -9,25 +9,22 @@ and uv remove or replace all of it with the distribution.
 
 from __future__ import annotations
 
-import base64
 import csv
 import fcntl
-import hashlib
-import io
 import json
 import os
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 from patchsetlib.installs import change
+from patchsetlib.installs import describe as described
 from patchsetlib.installs.change import Change, Journal
-from patchsetlib.installs.describe import CORE, PATCHED, Installation, Part, describe, describe_paths
+from patchsetlib.installs.describe import CORE, PATCHED, Installation, Part
 from patchsetlib.patches import contents
 from patchsetlib.patches.base import Base
 from patchsetlib.patches.contents import ABSENT, File
@@ -39,6 +36,9 @@ JOURNAL = "localexecutor-patchset"
 Action = tuple[str, Path]
 """``create``, ``change``, ``delete`` or ``restore``, and the file."""
 
+_Targets = Mapping[Part, Sequence[File]]
+"""The distributions that the series changes, and all files of which any patch changes something."""
+
 # By the Python that will run it, and with the place in it where the file will be.
 _COMPILE = """
 import json, py_compile, sys
@@ -47,20 +47,6 @@ def compiled(source, name):
     return py_compile.compile(source, target, name, doraise=True)
 print(json.dumps([compiled(source, name) for source, name in json.load(sys.stdin)]))
 """
-
-
-@dataclass(frozen=True)
-class _Target:
-    """A distribution that the series changes."""
-
-    part: Part
-    files: tuple[File, ...]
-    """Those that any patch changes, if only for others to change them back."""
-
-    @property
-    def record(self) -> str:
-        """The path of ``RECORD``."""
-        return f"{self.part.metadata.name}/RECORD"
 
 
 def install(python: Path, base: Base | None, *, dry_run: bool, even_while_running: bool) -> list[Action]:
@@ -74,18 +60,19 @@ def install(python: Path, base: Base | None, *, dry_run: bool, even_while_runnin
     with _locked(python) as installation:
         targets = _targets(installation, base)
         journals = _journals(installation)
-        if _is_patched(installation, targets, journals):
+        if (
+            installation.applied() == installation.series_length
+            and all(journal.complete for journal in journals)
+            and {journal.place for journal in journals} <= {_journal(part).place for part in targets}
+        ):
             return []
         _require_undoable(installation)
-        for target in targets:
-            journal = Journal(target.part.site, _place(target.part))
-            _require_stock(target, journal)
-            _require_usual_form(target, journal)
-        actions = [(_word(f), t.part.site / f.path) for t in targets for f in t.files if f.changes]
-        actions = _restored(journals) + actions
-        _require_permission(installation, actions)
-        if not even_while_running:
-            _require_nothing_running(installation)
+        for part, files in targets.items():
+            _require_stock(part, files)
+            _require_usual_form(part, files)
+        actions = _restored(journals)
+        actions += [(_word(f), part.site / f.path) for part in targets for f in targets[part] if f.changes]
+        _require_free(installation, actions, even_while_running)
         if not dry_run:
             change.undo(journals)
             _patch(installation, targets)
@@ -109,9 +96,7 @@ def uninstall(python: Path, *, dry_run: bool, even_while_running: bool) -> list[
             return []
         _require_undoable(installation)
         actions = _restored(journals)
-        _require_permission(installation, actions)
-        if not even_while_running:
-            _require_nothing_running(installation)
+        _require_free(installation, actions, even_while_running)
         if not dry_run:
             change.undo(journals)
         return actions
@@ -122,22 +107,6 @@ def is_interrupted(installation: Installation) -> bool:
     return any(not journal.complete and not journal.foreign() for journal in _journals(installation))
 
 
-def _patch(installation: Installation, targets: Sequence[_Target]) -> None:
-    assert installation.base is not None
-    assert installation.python is not None
-    about = {"base": installation.base.name, "series-version": installation.base.series_version}
-    with tempfile.TemporaryDirectory(prefix="patchset-") as scratch:
-        changes = _changes(installation.base, targets, installation.python, Path(scratch))
-        try:
-            change.make(changes, about)
-        except OSError as e:
-            # The second one is the file that was to be written, if both are known.
-            where = e.filename2 or e.filename or targets[0].part.site
-            raise PatchsetError(
-                f"{where}: {e.strerror}; nothing is patched", "see to it and try again"
-            ) from e
-
-
 @contextmanager
 def _locked(python: Path) -> Iterator[Installation]:
     """
@@ -145,7 +114,7 @@ def _locked(python: Path) -> Iterator[Installation]:
 
     :raises PatchsetError: if there is none, or another run is at it
     """
-    first = describe(python)
+    first = described.describe(python)
     if not first.parts:
         raise PatchsetError(
             f"{python} has no {CORE}", "name the Python that Airflow runs with: --python PATH"
@@ -154,43 +123,40 @@ def _locked(python: Path) -> Iterator[Installation]:
     descriptor = os.open(first.parts[0].metadata, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield describe_paths(first.paths, python, first.python_version)
+        yield described.describe_paths(first.paths, python, first.python_version)
     except BlockingIOError as e:
         raise PatchsetError(f"another run is changing {first.parts[0].site}", "wait for it") from e
     finally:
         os.close(descriptor)
 
 
-def _targets(installation: Installation, asked: Base | None) -> list[_Target]:
+def _targets(installation: Installation, asked: Base | None) -> _Targets:
     core, base = installation.part(), installation.base
     if core is None:
         raise PatchsetError(f"{installation.python} has no {CORE}", f"pip install {CORE}")
     if base is None or (asked is not None and asked.name != base.name):
-        wanted = f"the series of {asked.name} is" if asked else "there is no series here that is"
+        which = f"the series of {asked.name} is not" if asked else "no series here is"
         remedy = f"there is one: {base.name}" if base else "see scripts/patchset status for those there are"
-        what = f"{wanted} not for" if asked else f"{wanted} for"
-        raise PatchsetError(f"{what} {CORE} {core.version} in {core.site}", remedy)
+        raise PatchsetError(f"{which} for {CORE} {core.version} in {core.site}", remedy)
     if installation.problems:
         raise PatchsetError(f"{core.site}: {installation.problems[0]}", "repair the installation first")
-    targets = []
+    targets = {}
     for distribution in base.distributions:
         part = installation.part(distribution.project)
-        assert part is not None
         files = [file for file in contents.installed_files(base) if file.distribution == distribution]
-        if any(file.changes for file in files):
-            targets.append(_Target(part, tuple(files)))
+        if part is not None and any(file.changes for file in files):
+            targets[part] = files
     return targets
 
 
-def _place(part: Part) -> Path:
-    """Return where the journal of a distribution is, or would be."""
-    return part.metadata / JOURNAL
+def _journal(part: Part) -> Journal:
+    """Return the journal of a distribution, which need not exist."""
+    return Journal(part.site, part.metadata / JOURNAL)
 
 
 def _journals(installation: Installation) -> list[Journal]:
     """Return the journals that are there, if only what a killed run has left of one."""
-    journals = [Journal(part.site, _place(part)) for part in installation.parts]
-    return [journal for journal in journals if journal.remains]
+    return [journal for journal in map(_journal, installation.parts) if journal.remains]
 
 
 def _restored(journals: Sequence[Journal]) -> list[Action]:
@@ -201,34 +167,24 @@ def _restored(journals: Sequence[Journal]) -> list[Action]:
     ]
 
 
-def _is_patched(installation: Installation, targets: Sequence[_Target], journals: Sequence[Journal]) -> bool:
-    """Return whether there is nothing to do: all files are patched, and no journal is of anything else."""
-    return (
-        installation.applied == installation.series_length
-        and all(journal.complete for journal in journals)
-        and {journal.place for journal in journals} <= {_place(target.part) for target in targets}
-    )
-
-
 def _require_undoable(installation: Installation) -> None:
     for part in installation.parts:
-        journal = Journal(part.site, _place(part))
+        journal = _journal(part)
         if changed := journal.foreign():
             raise _foreign(part, changed)
         if lost := journal.lost():
             raise PatchsetError(f"{journal.place / 'before' / lost[0]} is gone", _reinstall(part))
 
 
-def _require_stock(target: _Target, journal: Journal) -> None:
-    """Make sure that all files are stock, or will be once the change in ``journal`` is undone."""
-    site = target.part.site
-    ids = [journal.before(file.path) or contents.blob_id(site / file.path) for file in target.files]
-    if any(found != file.ids[0] for found, file in zip(ids, target.files, strict=True)):
-        if all(found in file.ids for found, file in zip(ids, target.files, strict=True)):
-            remedy = f"to patch it here, first: {_reinstall(target.part)}"
-            raise PatchsetError(f"{target.part.project} in {site} is patched already, by a wheel", remedy)
-        pairs = zip(ids, target.files, strict=True)
-        raise _foreign(target.part, [file.path for found, file in pairs if found not in file.ids])
+def _require_stock(part: Part, files: Sequence[File]) -> None:
+    """Make sure that all files are stock, or will be once what was done in place is undone."""
+    journal = _journal(part)
+    ids = {file: journal.before(file.path) or contents.blob_id(part.site / file.path) for file in files}
+    if foreign := [file.path for file, found in ids.items() if found not in file.ids]:
+        raise _foreign(part, foreign)
+    if any(found != file.ids[0] for file, found in ids.items()):
+        remedy = f"to patch it here, first: {_reinstall(part)}"
+        raise PatchsetError(f"{part.project} in {part.site} is patched already, by a wheel", remedy)
 
 
 def _foreign(part: Part, changed: Sequence[str]) -> PatchsetError:
@@ -244,44 +200,35 @@ def _reinstall(*parts: Part) -> str:
     return f"pip install --force-reinstall --no-deps {pins}"
 
 
-def _require_usual_form(target: _Target, journal: Journal) -> None:
+def _require_usual_form(part: Part, files: Sequence[File]) -> None:
     """Make sure that pip and uv find what is changed, and that it is not a developer's source tree."""
-    site = target.part.site
-    try:
-        recorded = {name for name, _ in _record_lines((site / target.record).read_text(encoding="utf-8"))}
-    except (OSError, ValueError):
-        recorded = set()
-    for file in target.files:
+    site, record, journal = part.site, part.record, _journal(part)
+    for file in files:
         parent = (site / file.path).parent
-        if file.ids[0] != ABSENT and file.path not in recorded and journal.before(file.path) is None:
-            problem = f"{site / target.record} does not list {file.path}"
-            raise PatchsetError(
-                problem, f"this is no installation by pip or uv; try: {_reinstall(target.part)}"
-            )
+        if file.ids[0] != ABSENT and file.path not in record and journal.before(file.path) is None:
+            problem = f"{part.metadata / 'RECORD'} does not list {file.path}"
+            raise PatchsetError(problem, f"this is no installation by pip or uv; try: {_reinstall(part)}")
         if parent.exists() and parent.resolve() != site.resolve() / parent.relative_to(site):
             problem = f"{parent} is reached through a symbolic link, and may belong to something else"
-            raise PatchsetError(problem, f"to have files of its own: {_reinstall(target.part)}")
+            raise PatchsetError(problem, f"to have files of its own: {_reinstall(part)}")
 
 
-def _require_permission(installation: Installation, actions: Sequence[Action]) -> None:
+def _require_free(installation: Installation, actions: Sequence[Action], even_while_running: bool) -> None:
+    """Make sure that all of this can be written, and that nothing runs from it."""
     directories = {next(parent for parent in path.parents if parent.is_dir()) for _, path in actions}
     directories |= {directory / "__pycache__" for directory in directories}
     directories |= {part.metadata for part in installation.parts}
     for directory in sorted(directories):
         if directory.is_dir() and not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
-            if os.statvfs(directory).f_flag & os.ST_RDONLY:
-                raise PatchsetError(f"{directory} is on a read-only file system", "patch it where it is made")
-            raise PatchsetError(f"no permission to write to {directory}", "run this as its owner, or as root")
-
-
-def _require_nothing_running(installation: Installation) -> None:
-    if running := processes_of(installation):
-        names = ", ".join(f"{pid} ({title})" for pid, title in running[:3])
+            remedy = "run this as its owner or as root, where it is not read-only"
+            raise PatchsetError(f"no permission to write to {directory}", remedy)
+    if not even_while_running and (running := _processes_of(installation)):
         more = f" and {len(running) - 3} more" if running[3:] else ""
-        raise PatchsetError(f"running from it: {names}{more}", "stop them, or give --even-while-running")
+        remedy = "stop them, or give --even-while-running"
+        raise PatchsetError(f"running from it: {', '.join(running[:3])}{more}", remedy)
 
 
-def processes_of(installation: Installation) -> list[tuple[int, str]]:
+def _processes_of(installation: Installation) -> list[str]:
     """
     Return pid and title of the processes that run from ``installation``, as far as the system tells us.
 
@@ -291,12 +238,10 @@ def processes_of(installation: Installation) -> list[tuple[int, str]]:
     sites = {f"{part.site.resolve()}{os.sep}" for part in installation.parts}
     found = []
     for process in psutil.process_iter():
-        if process.pid == os.getpid():
-            continue
         with suppress(psutil.Error, OSError):
             maps = Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8", errors="replace")
-            if any(site in maps for site in sites):
-                found.append((process.pid, " ".join(process.cmdline())[:60] or process.name()))
+            if process.pid != os.getpid() and any(site in maps for site in sites):
+                found.append(f"{process.pid} ({' '.join(process.cmdline())[:60] or process.name()})")
     return found
 
 
@@ -306,31 +251,43 @@ def _word(file: File) -> str:
     return "delete" if file.ids[-1] == ABSENT else "change"
 
 
+def _patch(installation: Installation, targets: _Targets) -> None:
+    assert installation.base is not None
+    assert installation.python is not None
+    with tempfile.TemporaryDirectory(prefix="patchset-") as scratch:
+        changes = _changes(installation.base, targets, installation.python, Path(scratch))
+        try:
+            change.make(changes)
+        except OSError as e:
+            # The second one is the file that was to be written, if both are known.
+            where = e.filename2 or e.filename or next(iter(targets)).site
+            raise PatchsetError(
+                f"{where}: {e.strerror}; nothing is patched", "see to it and try again"
+            ) from e
+
+
 def _changes(
-    base: Base, targets: Sequence[_Target], python: Path, scratch: Path
+    base: Base, targets: _Targets, python: Path, scratch: Path
 ) -> Mapping[Journal, Sequence[Change]]:
     """Make the patched files, their bytecode, and the new ``RECORD`` of each distribution."""
-    sites = {file.distribution: target.part.site for target in targets for file in target.files}
+    sites = {file.distribution: part.site for part, files in targets.items() for file in files}
     patched = contents.patched(base, lambda file: sites[file.distribution] / file.path, scratch / "patched")
     compiled = _compile(patched, sites, python)
     found = {}
-    for target in targets:
-        site = target.part.site
+    for part, files in targets.items():
         changes = []
         # New files first, since the others import them.
         for file, new in sorted(patched, key=lambda pair: (_word(pair[0]) != "create", pair[0].path)):
-            if file not in target.files:
+            if file not in files:
                 continue
             if new in compiled:
                 name = f"{Path(file.path).parent}/__pycache__/{compiled[new].name}"
                 changes.append(Change(name, compiled[new], derived=True))
             changes.append(Change(file.path, new))
-        journal = Journal(site, _place(target.part))
         # First of all: whenever this is cut off, pip finds what is to be removed.
-        record = scratch / f"{target.part.project}.RECORD"
-        changes.insert(0, Change(target.record, record))
-        record.write_text(_new_record(target, changes, journal), encoding="utf-8", newline="")
-        found[journal] = changes
+        changes.insert(0, Change(f"{part.metadata.name}/RECORD", scratch / f"{part.project}.RECORD"))
+        _write_record(part, changes)
+        found[_journal(part)] = changes
     return found
 
 
@@ -350,35 +307,22 @@ def _compile(patched: Sequence[tuple[File, Path | None]], sites: Mapping, python
     return {Path(source): result for (source, _), result in zip(wanted, compiled, strict=True)}
 
 
-def _record_lines(text: str) -> Iterator[tuple[str, str]]:
-    """Return the lines of a ``RECORD``, each with the path that it is about."""
-    for line in io.StringIO(text, newline=""):
-        for row in csv.reader([line]):
-            yield row[0] if row else "", line
-
-
-def _new_record(target: _Target, changes: Sequence[Change], journal: Journal) -> str:
-    site = target.part.site
-    # Not read_text: that would change the ends of lines.
-    lines = dict(_record_lines((site / target.record).read_bytes().decode()))
+def _write_record(part: Part, changes: Sequence[Change]) -> None:
+    """Write the ``RECORD`` that the first of ``changes`` is about, with the others and the journal in it."""
+    with (part.metadata / "RECORD").open(encoding="utf-8", newline="") as file:
+        rows = {row[0]: row for row in csv.reader(file) if row}
     for each in changes[1:]:
         if each.content is None:
-            lines.pop(each.path, None)
+            rows.pop(each.path, None)
         # uv does not list bytecode, pip does; both remove it with the module.
         elif not each.derived:
-            lines[each.path] = _record_line(each.path, each.content)
-    for path in change.names_in_journal(site, journal.place, changes):
-        name = str(path.relative_to(site))
-        lines[name] = _record_line(name, None)
-    return "".join(lines.values())
-
-
-def _record_line(name: str, path: Path | None) -> str:
-    row = [name, "", ""]
-    if path is not None:
-        content = path.read_bytes()
-        digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
-        row = [name, f"sha256={digest}", str(len(content))]
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerow(row)
-    return out.getvalue()
+            rows[each.path] = [
+                each.path,
+                described.record_hash(each.content),
+                str(each.content.stat().st_size),
+            ]
+    for path in change.names_in_journal(part.site, part.metadata / JOURNAL, changes):
+        name = str(path.relative_to(part.site))
+        rows[name] = [name, "", ""]
+    with changes[0].content.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows.values())

@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 DEFAULTS = {
     "core.executor": "LocalExecutor",
@@ -29,11 +30,9 @@ PATCHED_ONLY = "local_executor."
 """How the options begin that only a patched Airflow has."""
 
 
-@dataclass(frozen=True)
-class Option:
+class Option(NamedTuple):
     """One option and where its value comes from."""
 
-    name: str
     value: str | None
     source: str
     """``environment``, ``airflow.cfg`` or ``default``."""
@@ -46,8 +45,8 @@ class Settings:
     options: Mapping[str, Option]
     file: Path
     """The ``airflow.cfg`` that is read, as this process reaches it."""
-    notes: tuple[str, ...]
-    problems: tuple[str, ...]
+    notes: list[str]
+    problems: list[str]
 
     def value(self, name: str) -> str | None:
         return self.options[name].value or None
@@ -96,27 +95,21 @@ def read(environment: Mapping[str, str], root: Path = Path("/"), home: str | Non
             value, source = environment[variable], "environment"
         elif parser.has_option(section, key):
             value, source = parser.get(section, key), "airflow.cfg"
-        if value is not None:
-            value = _expand(value, environment)
-        options[name] = Option(name, value, source)
-        ways = [
-            f"{variable}{suffix}" for suffix in ("_CMD", "_SECRET") if f"{variable}{suffix}" in environment
-        ]
-        ways += [
-            f"[{section}] {key}{suffix}"
-            for suffix in ("_cmd", "_secret")
-            if parser.has_option(section, key + suffix)
-        ]
+        options[name] = Option(value and _expand(value, environment), source)
+        ways = [way for way in (f"{variable}_CMD", f"{variable}_SECRET") if way in environment]
+        suffixes = [suffix for suffix in ("_cmd", "_secret") if parser.has_option(section, key + suffix)]
+        ways += [f"[{section}] {key}{suffix}" for suffix in suffixes]
         notes += [f"{way} is set, which Airflow does not read: the option is no secret" for way in ways]
-    if _is_no_number(options["core.parallelism"].value):
+    found = Settings(options, file, notes, problems)
+    if found.number("core.parallelism") is None:
         problems.append(f"[core] parallelism is {options['core.parallelism'].value!r}, not a number")
-    return Settings(options, file, tuple(notes), tuple(problems))
+    return found
 
 
 def start_method(settings: Settings, version: str, patched: bool, python_version: str | None) -> str | None:
     """Return how the LocalExecutor of this release starts its workers; None if that cannot be told."""
-    release, python = _major_minor(version), _major_minor(python_version or "")
-    if release is None or python is None:
+    release, python = numbers(version), numbers(python_version or "")
+    if not release or not python:
         return None
     asked = None
     # Before 3.3, stock does not read it.
@@ -127,13 +120,9 @@ def start_method(settings: Settings, version: str, patched: bool, python_version
     return asked or ("fork" if python < (3, 14) else "forkserver")
 
 
-def _major_minor(version: str) -> tuple[int, int] | None:
-    match = re.match(r"(\d+)\.(\d+)", version)
-    return (int(match[1]), int(match[2])) if match else None
-
-
-def _is_no_number(value: str | None) -> bool:
-    return not re.fullmatch(r"\s*-?\d+\s*", value or "")
+def numbers(version: str) -> tuple[int, ...]:
+    """Return the first three numbers of a version, to compare."""
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
 
 
 def _config_file(environment: Mapping[str, str], home: str) -> str:

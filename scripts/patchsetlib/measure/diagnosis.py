@@ -9,7 +9,6 @@ judges it. Nothing is changed.
 from __future__ import annotations
 
 import os
-import re
 import time
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -138,18 +137,11 @@ def _runs_from(process: psutil.Process, installation: Installation) -> bool:
 
 
 def _no_airflow(installation: Installation) -> PatchsetError:
-    old = [
-        found.name for path in installation.paths for found in path.glob("apache_airflow-[12].*.dist-info")
-    ]
-    if old:
-        version = old[0].removesuffix(".dist-info").partition("-")[2]
+    for found in (f for path in installation.paths for f in path.glob("apache_airflow-[12].*.dist-info")):
+        version = found.name.removesuffix(".dist-info").partition("-")[2]
         return PatchsetError(f"{installation.python} has Airflow {version}", "this is about Airflow 3")
-    left = [path for path in installation.paths if (path / "airflow" / "executors").is_dir()]
-    if left:
-        return PatchsetError(
-            f"{left[0]} has an airflow directory, but no metadata of {CORE}", "install Airflow again"
-        )
-    return PatchsetError(f"{installation.python} has no Airflow", "name another Python with --python PATH")
+    remedy = "name another Python with --python PATH, or install Airflow (again)"
+    return PatchsetError(f"{installation.python} has no {CORE}", remedy)
 
 
 def _judge_files(report: Report, installation: Installation) -> None:
@@ -177,7 +169,7 @@ def _judge_files(report: Report, installation: Installation) -> None:
 
 def amount(installation: Installation, *projects: str) -> str:
     """Return in words how many patches of the series the files of these projects (all) have."""
-    applied = installation.applied_in(*projects)
+    applied = installation.applied(*projects)
     if applied is None:
         return "mixed"
     return f"{applied} of {installation.series_length} patches" if applied else "stock"
@@ -228,13 +220,9 @@ def _expected(report: Report, finding: Finding) -> int | None:
         idle = report.settings.number("local_executor.idle_workers")
         return parallelism if idle is None or parallelism is None else min(idle, parallelism)
     # Stock of 3.1.5 and later starts all of them if it forks.
-    if not patched and core and report.start_method == "fork" and _numbers(core.release) >= (3, 1, 5):
+    if not patched and core and report.start_method == "fork" and settings.numbers(core.release) >= (3, 1, 5):
         return parallelism
     return None
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
 
 
 def user(process: psutil.Process) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
@@ -22,14 +22,14 @@ HELP = (
     "exit code 0: healthy, 1: a problem was found, 2: wrong usage"
 )
 ROLES = {
-    "scheduler": (memory.SCHEDULER,),
-    "idle workers": (memory.WORKER_IDLE,),
-    "busy workers": (memory.WORKER_BUSY,),
-    "task processes": (memory.TASK,),
-    "serve-logs": (memory.SERVE_LOGS,),
-    "health check": (running.HEALTH_CHECK,),
-    "fork server": (memory.FORK_SERVER,),
-    "other": (memory.OTHER,),
+    "scheduler": memory.SCHEDULER,
+    "idle workers": memory.WORKER_IDLE,
+    "busy workers": memory.WORKER_BUSY,
+    "task processes": memory.TASK,
+    "serve-logs": memory.SERVE_LOGS,
+    "health check": running.HEALTH_CHECK,
+    "fork server": memory.FORK_SERVER,
+    "other": memory.OTHER,
 }
 
 
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     except psutil.NoSuchProcess as e:
         raise PatchsetError(f"the process {e.pid} has ended meanwhile", "run this again") from e
     if args.json:
-        print(json.dumps(_record(report), indent=2))
+        print(json.dumps(_record(report), indent=2, default=str))
     else:
         print("\n".join(_lines(report)))
     return 1 if report.problems else 0
@@ -96,8 +96,7 @@ def _lines(report: Report) -> list[str]:
     lines += [f"problem: {each}" for each in report.problems]
     lines += [f"cannot tell: {each}" for each in report.unknown]
     lines += [f"note: {each}" for each in report.notes]
-    lines += _installation_lines(report) + _settings_lines(report) + _scheduler_lines(report)
-    return lines
+    return lines + _installation_lines(report) + _settings_lines(report) + _scheduler_lines(report)
 
 
 def _installation_lines(report: Report) -> list[str]:
@@ -107,26 +106,24 @@ def _installation_lines(report: Report) -> list[str]:
     lines = ["", f"installed in {installation.part().site}, Python {installation.python_version or '?'}"]
     for part in installation.parts:
         files = [file for file in installation.files if file.project == part.project]
-        about = (
-            f"{diagnosis.amount(installation, part.project)}, {len(files)} files looked at" if files else ""
-        )
-        lines.append(f"  {part.project:26} {part.version:21} {about}".rstrip())
+        about = f"{diagnosis.amount(installation, part.project)}, {len(files)} files looked at"
+        lines.append(f"  {part.project:26} {part.version:21} {about if files else ''}".rstrip())
         # Where all are alike, their names say nothing.
-        if installation.applied_in(part.project) is None:
-            lines += [f"    {_about(file):40} {file.name}" for file in files]
+        if installation.applied(part.project) is None:
+            lines += [f"    {_about(file, installation.series_length):40} {file.name}" for file in files]
     if installation.commit:
         lines.append(f"  {'commit of the series':26} {installation.commit[:12]}")
     return lines
 
 
-def _about(file: InstalledFile) -> str:
+def _about(file: InstalledFile, patches: int) -> str:
     if not file.patches:
         if not file.exists:
             return "missing"
         return "changed after it was installed" if file.as_recorded is False else "neither stock nor patched"
     if 0 in file.patches:
         return "stock"
-    return "patched" if file.last in file.patches else f"as after patch {file.patches[-1]}"
+    return "patched" if patches in file.patches else f"as after patch {file.patches[-1]}"
 
 
 def _settings_lines(report: Report) -> list[str]:
@@ -147,33 +144,31 @@ def _settings_lines(report: Report) -> list[str]:
 
 
 def _scheduler_lines(report: Report) -> list[str]:
-    if report.scheduler is None or report.memory is None:
+    if report.memory is None:
         return []
     where = " in a container" if report.in_container else ""
     user, since = diagnosis.user(report.scheduler), diagnosis.since(report.scheduler)
     lines = ["", f"scheduler {report.scheduler.pid} of {user}{where}, {since}"]
     lines.append(f"  {'':16} {'count':>6} {'USS each':>12} {'PSS in all':>12}")
-    for name, roles in ROLES.items():
-        if count := report.memory.count(*roles):
-            uss = report.memory.median("uss", *roles)
-            pss = None if uss is None else report.memory.total("pss", *roles)
+    for name, role in ROLES.items():
+        if count := report.memory.count(role):
+            uss = report.memory.median("uss", role)
+            pss = None if uss is None else report.memory.total("pss", role)
             lines.append(f"  {name:16} {count:6} {_mib(uss):>12} {_mib(pss):>12}")
     count, total = report.memory.count(), report.memory.total("pss")
     lines.append(f"  {'all':16} {count:6} {'':12} {_mib(total or None):>12}")
     if report.expected is not None:
         lines.append(f"  workers missing: {report.missing} of {report.expected}")
     finding = report.finding
-    if finding and finding.workers and not finding.patched:
+    if finding.workers and not finding.patched:
         unread = "cannot tell" if finding.unread is None else f"{finding.unread} bytes"
         lines.append(f"  tasks that no worker has taken: {unread}")
     if saving := report.saving:
-        source = f"an estimate, from {saving.moment!r} in {display(saving.file)}"
+        estimate = f"{saving.ratio:.2f} of it, once the workers have run tasks"
         if saving.grown:
-            lines.append(f"  with the patches: about {_mib(total * saving.ratio)} in all ({source})")
-        else:
-            lines.append(
-                f"  with the patches, once the workers have run tasks: {saving.ratio:.2f} of it ({source})"
-            )
+            estimate = f"about {_mib(total * saving.ratio)} in all"
+        source = f"an estimate, from {saving.moment!r} in {display(saving.file)}"
+        lines.append(f"  with the patches: {estimate} ({source})")
     return lines
 
 
@@ -189,7 +184,13 @@ def _record(report: Report) -> dict:
         "unknown": report.unknown,
         "notes": report.notes,
         "installation": _installation_record(report.installation),
-        "settings": _settings_record(report),
+        "settings": report.settings
+        and {
+            "file": report.settings.file,
+            "executors": report.settings.executors,
+            "start_method": report.start_method,
+            "options": {name: option._asdict() for name, option in report.settings.options.items()},
+        },
         "scheduler": _scheduler_record(report),
     }
 
@@ -198,52 +199,24 @@ def _installation_record(installation: Installation | None) -> dict | None:
     if installation is None or installation.part() is None:
         return None
     return {
-        "python": str(installation.python) if installation.python else None,
+        "python": installation.python,
         "python_version": installation.python_version,
-        "distributions": [
-            {"project": part.project, "version": part.version, "directory": str(part.site)}
-            for part in installation.parts
-        ],
-        "base": installation.base.name if installation.base else None,
+        "distributions": [vars(part) for part in installation.parts],
+        "base": installation.base and installation.base.name,
         "state": installation.state,
         "patches": {
-            "applied": installation.applied,
+            "applied": installation.applied(),
             "of": installation.series_length,
             "commit": installation.commit,
         },
-        "files": [
-            {
-                "project": file.project,
-                "name": file.name,
-                "state": file.state,
-                "exists": file.exists,
-                "after_patches": list(file.patches),
-                "as_recorded": file.as_recorded,
-            }
-            for file in installation.files
-        ],
-    }
-
-
-def _settings_record(report: Report) -> dict | None:
-    if report.settings is None:
-        return None
-    return {
-        "file": str(report.settings.file),
-        "executors": report.settings.executors,
-        "start_method": report.start_method,
-        "options": {
-            name: {"value": option.value, "source": option.source}
-            for name, option in report.settings.options.items()
-        },
+        "files": [vars(file) | {"state": file.state} for file in installation.files],
     }
 
 
 def _scheduler_record(report: Report) -> dict | None:
-    if report.scheduler is None or report.finding is None or report.memory is None:
+    if report.memory is None:
         return None
-    finding, sample = report.finding, report.memory
-    roles = Counter(reading.role for reading in sample.readings)
+    finding, sample, saving = report.finding, report.memory, report.saving
     total = sample.total("pss")
     return {
         "pid": report.scheduler.pid,
@@ -253,10 +226,7 @@ def _scheduler_record(report: Report) -> dict | None:
         "wedged": finding.wedged,
         "lock_holder": finding.holder,
         "unread_bytes": finding.unread,
-        "workers": [
-            {"pid": worker.pid, "team": worker.team, "idle": worker.idle, "waits_for": worker.wait.kind}
-            for worker in finding.workers
-        ],
+        "workers": [asdict(worker) for worker in finding.workers],
         "workers_expected": report.expected,
         "workers_missing": report.missing,
         "memory": {
@@ -264,20 +234,15 @@ def _scheduler_record(report: Report) -> dict | None:
             "unreadable": sample.unreadable,
             "roles": {
                 role: {
-                    "count": count,
+                    "count": sample.count(role),
                     "pss": sample.total("pss", role),
                     "uss": sample.total("uss", role),
                     "uss_median": sample.median("uss", role),
                 }
-                for role, count in roles.items()
+                for role in {reading.role for reading in sample.readings}
             },
             "processes": sample.as_json()["processes"],
         },
-        "saving": report.saving
-        and {
-            "pss": round(total * (1 - report.saving.ratio)) if report.saving.grown else None,
-            "ratio": round(report.saving.ratio, 3),
-            "moment": report.saving.moment,
-            "file": display(report.saving.file),
-        },
+        "saving": saving
+        and vars(saving) | {"pss": round(total * (1 - saving.ratio)) if saving.grown else None},
     }

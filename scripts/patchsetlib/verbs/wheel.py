@@ -6,12 +6,12 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 from patchsetlib.installs.wheel import patched_wheels
 from patchsetlib.patches import base as bases
 from patchsetlib.shell.errors import PatchsetError
-from patchsetlib.shell.paths import display
 
 HELP = "make patched wheels of a release, to install over the stock ones"
 
@@ -33,23 +33,11 @@ def run(args: argparse.Namespace) -> int:
             f"the series of {base.name} changes no installed file", "there is no wheel to make"
         )
     if args.dir:
-        wheels = [_copy(wheel, args.dir.absolute()) for wheel in wheels]
+        directory = args.dir.absolute()
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".", dir=directory) as scratch:
+            for wheel in wheels:
+                os.replace(shutil.copyfile(wheel, Path(scratch, wheel.name)), directory / wheel.name)
+        wheels = [directory / wheel.name for wheel in wheels]
     print(*wheels, sep="\n")
     return 0
-
-
-def _copy(wheel: Path, directory: Path) -> Path:
-    target = directory / wheel.name
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        try:
-            shutil.copyfile(wheel, temporary)
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as e:
-        raise PatchsetError(
-            f"cannot write to {display(directory)}: {e.strerror}", "name another directory with --dir"
-        ) from e
-    return target
