@@ -121,6 +121,16 @@ class Repository:
         user_git("add", "--all", cwd=tree)
         user_git("commit", "--quiet", "--message", message(subject, **parts), cwd=tree)
 
+    def change(self, files: dict[str, str | None], subject: str = "Take a step right") -> None:
+        """Add a patch to the series."""
+        tree = self.root.parent / "tree"
+        self.ok("checkout", self.name, "--dir", tree)
+        for name in [name for name, text in files.items() if text is None]:
+            (tree / name).unlink()
+        self.commit(tree, subject, {name: text for name, text in files.items() if text is not None})
+        self.ok("export", self.name, "--dir", tree)
+        shutil.rmtree(tree)
+
 
 def sdist(directory: Path, project: str, files: dict[str, str]) -> tuple[Path, str]:
     """Write the sdist of a small project and return its path and its SHA-256."""

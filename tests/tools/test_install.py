@@ -41,6 +41,7 @@ class Small:
 
     def __init__(self, repository: sampleset.Repository):
         self.repository = repository
+        self.change = repository.change
         directory = repository.root.parent
         self.wheels = sorted(directory.glob("*.whl"))
         self.environment = directory / "an environment"
@@ -73,18 +74,6 @@ class Small:
                 f"task-sdk/src/{FOURTH}": RIGHT,
             }
         )
-
-    def change(self, files: dict[str, str | None], subject: str = "Take a step right") -> None:
-        """Add a patch to the series."""
-        tree = self.repository.root.parent / "tree"
-        self.repository.ok("checkout", "1.0", "--dir", tree)
-        for name in [name for name, text in files.items() if text is None]:
-            (tree / name).unlink()
-        self.repository.commit(
-            tree, subject, {name: text for name, text in files.items() if text is not None}
-        )
-        self.repository.ok("export", "1.0", "--dir", tree)
-        shutil.rmtree(tree)
 
     def uv(self, *args: str | Path) -> None:
         cache = {"UV_CACHE_DIR": str(self.repository.root.parent / "uv cache")}
