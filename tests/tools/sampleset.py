@@ -63,6 +63,19 @@ def tree_of(directory: Path) -> dict[str, bytes]:
     }
 
 
+def snapshot(root: Path, *patterns: str) -> dict[str, tuple]:
+    """Return all there is to know of each file and link, and of a directory whether it is there."""
+    found = {}
+    for path in sorted({path for pattern in patterns or ["*"] for path in root.rglob(pattern)}):
+        status = path.lstat()
+        about: tuple = (status.st_mode, status.st_uid, status.st_gid)
+        if path.is_file():
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            about += (digest, status.st_mtime_ns, status.st_ino)
+        found[str(path.relative_to(root))] = about
+    return found
+
+
 @dataclass
 class Repository:
     """A copy of the patch set's tools with a base of its own."""

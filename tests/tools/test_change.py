@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from sampleset import snapshot
 
 from patchsetlib.installs import change
 from patchsetlib.installs.change import Change, Journal
@@ -82,18 +83,6 @@ class Site:
 
     def undo(self) -> None:
         change.undo(self.journals())
-
-
-def snapshot(root: Path) -> dict[str, tuple]:
-    """Return all there is to know of each file and link, and of a directory whether it is there."""
-    found = {}
-    for path in sorted(root.rglob("*")):
-        status = path.lstat()
-        about = (status.st_mode, status.st_uid, status.st_gid)
-        if not path.is_dir():
-            about += (path.read_bytes(), status.st_mtime_ns, status.st_ino)
-        found[str(path.relative_to(root))] = about
-    return found
 
 
 def without_inodes(root: Path) -> dict[str, tuple]:
