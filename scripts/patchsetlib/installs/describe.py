@@ -201,21 +201,18 @@ def describe_paths(
         if len(beside) > 1:
             problems.append(f"{project} is there more than once: {', '.join(beside)}")
     core = next((part for part in parts if part.project == CORE), None)
-    base, length, files = None, 0, ()
-    if core is not None:
-        base = next(
-            (b for b in map(bases.load, bases.all_bases()) if b.released and b.version == core.release), None
-        )
-        for distribution in base.distributions if base else ():
+    released = [base for base in map(bases.load, bases.all_bases()) if base.released]
+    base = core and next((base for base in released if base.version == core.release), None)
+    length, files = 0, ()
+    if core is not None and base is not None:
+        length, files = len(series.names(base)), tuple(_files(base, parts))
+        for distribution in base.distributions:
             part = next((part for part in parts if part.project == distribution.project), None)
             if part is None:
                 problems.append(f"{distribution.project} is missing")
             elif part.release != distribution.version:
                 wanted = f"{core.version} is released with {distribution.version}"
                 problems.append(f"{part.project} is {part.version}; {core.project} {wanted}")
-    if base is not None:
-        length = len(series.names(base))
-        files = tuple(_files(base, parts))
     return Installation(
         python, python_version, tuple(paths), tuple(parts), base, length, files, tuple(problems)
     )

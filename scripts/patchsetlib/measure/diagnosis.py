@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -65,20 +66,20 @@ def examine(python: Path | None, pid: int | None) -> Report:
     """
     installation = describe.describe(python) if python else None
     scheduler = _scheduler(installation, pid)
-    if installation is None and scheduler is None:
-        installation = describe.describe(describe.python_on_path())
-    environment: dict[str, str] | None = dict(os.environ)
-    place = None
-    if scheduler is not None:
+    environment: Mapping[str, str] | None = os.environ
+    place, home = None, "~"
+    if scheduler is None:
+        installation = installation or describe.describe(describe.python_on_path())
+        if installation.part() is None:
+            raise _no_airflow(installation)
+    else:
         try:
             environment = scheduler.environ()
         except psutil.AccessDenied:
             environment = None
-        place = running.place(scheduler, environment or {})
+        place, home = running.place(scheduler, environment or {}), f"~{scheduler.username()}"
         if installation is None and place.paths:
             installation = describe.describe_paths(place.paths, None, place.python_version)
-    if installation is not None and installation.part() is None and scheduler is None:
-        raise _no_airflow(installation)
     report = Report(installation, scheduler=scheduler)
     if installation is not None and installation.part() is not None:
         _judge_files(report, installation)
@@ -89,8 +90,8 @@ def examine(python: Path | None, pid: int | None) -> Report:
     if environment is None:
         report.unknown.append(f"its options: the environment of process {scheduler.pid} cannot be read")
     else:
-        home = os.path.expanduser(f"~{scheduler.username()}") if scheduler else os.path.expanduser("~")
-        report.settings = settings.read(environment, place.root if place else Path("/"), home)
+        root = place.root if place else Path("/")
+        report.settings = settings.read(environment, root, os.path.expanduser(home))
         report.notes += report.settings.notes
         report.problems += report.settings.problems
     if installation is not None and report.settings is not None:
@@ -125,7 +126,7 @@ def _scheduler(installation: Installation | None, pid: int | None) -> psutil.Pro
     if installation is not None:
         found = [process for process in found if _runs_from(process, installation)]
     if len(found) > 1:
-        each = ", ".join(f"{p.pid} ({user(p)}, {since(p)})" for p in found)
+        each = ", ".join(f"{p.pid} ({p.username()}, {since(p)})" for p in found)
         raise UsageError(f"{len(found)} schedulers run here: {each}", "choose one with --pid")
     return found[0] if found else None
 
@@ -223,14 +224,6 @@ def _expected(report: Report, finding: Finding) -> int | None:
     if not patched and core and report.start_method == "fork" and settings.numbers(core.release) >= (3, 1, 5):
         return parallelism
     return None
-
-
-def user(process: psutil.Process) -> str:
-    """Return whose process it is."""
-    try:
-        return process.username()
-    except (psutil.Error, KeyError):
-        return "another user"
 
 
 def since(process: psutil.Process) -> str:

@@ -147,7 +147,7 @@ def _scheduler_lines(report: Report) -> list[str]:
     if report.memory is None:
         return []
     where = " in a container" if report.in_container else ""
-    user, since = diagnosis.user(report.scheduler), diagnosis.since(report.scheduler)
+    user, since = report.scheduler.username(), diagnosis.since(report.scheduler)
     lines = ["", f"scheduler {report.scheduler.pid} of {user}{where}, {since}"]
     lines.append(f"  {'':16} {'count':>6} {'USS each':>12} {'PSS in all':>12}")
     for name, role in ROLES.items():
@@ -220,7 +220,7 @@ def _scheduler_record(report: Report) -> dict | None:
     total = sample.total("pss")
     return {
         "pid": report.scheduler.pid,
-        "user": diagnosis.user(report.scheduler),
+        "user": report.scheduler.username(),
         "in_container": report.in_container,
         "patched": finding.patched,
         "wedged": finding.wedged,
