@@ -32,6 +32,8 @@ Changing the number where it is made is the smallest way. Risk: whoever relied o
 another one.
 """
 TRAILERS = "Exit-condition: upstream releases the same\nForwarded: no\n"
+# Root may read and write everything, unless it gives that up.
+UNPRIVILEGED = [] if os.geteuid() else ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
 
 
 def message(subject: str, body: str = BODY, trailers: str = TRAILERS) -> str:
