@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -153,11 +154,16 @@ def upstream_settings(base: Base) -> bytes:
 
 def migrated_database(base: Base, home: Path) -> Path:
     """Return a new SQLite database with Airflow's tables, made in ``home``."""
-    # The provider is installed only where it is not under test.
-    python = environment.python(base, patched=False) if base.is_provider else environment.test_python(base)
+    python = environment.test_python(base)
     log = home / "migrate.log"
     command = [python, "-m", "airflow", "db", "migrate"]
-    done = processes.run(command, env=_variables(python, home), log=log, timeout=RUN_LIMIT)
+    variables = _variables(python, home)
+    if base.is_provider:
+        # It has tables, and where it is tested its installed sources are deleted.
+        tree = source.cached_tree(base, patched=True)
+        sources = [str(tree / each.directory / "src") for each in base.distributions]
+        variables |= {"PYTHONPATH": os.pathsep.join(sources), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = processes.run(command, env=variables, log=log, timeout=RUN_LIMIT)
     assert done.returncode == 0, log.read_text(encoding="utf-8", errors="replace")
     return home / "airflow.db"
 

@@ -133,7 +133,7 @@ def _is_same(file: str, here: list[Commit], elsewhere: Commit) -> bool:
 
 def test_unit_tests_pass(commit, run, tree):
     tree(commit.base).check_out(commit)
-    outcome = run(commit.base, commit.name, commit.tests())
+    outcome = run(commit.base, commit.name, commit.tests(), names=commit.new_tests())
     assert outcome.failed == (), str(outcome)
     assert outcome.passed > 0, str(outcome)
 

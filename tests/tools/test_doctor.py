@@ -28,7 +28,7 @@ import pytest
 import sampleset
 from sampleset import MODULE, Repository
 
-from patchsetlib.installs import settings
+from patchsetlib.installs import environment, settings
 from patchsetlib.measure import memory, running
 from patchsetlib.patches import base as bases
 
@@ -490,33 +490,23 @@ sys.stdin.read()
 
 
 @pytest.mark.network
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(
-            name,
-            marks=[pytest.mark.base(name), *([] if bases.load(name).is_default else [pytest.mark.nightly])],
-        )
-        for name in bases.all_bases()
-        if bases.load(name).released
-    ],
-)
-def test_airflow(name, tmp_path):
-    version = bases.load(name).version
-    for kind, option in (("stock", ["--stock"]), ("patched", [])):
-        tool = [sys.executable, "-I", REPOSITORY / "scripts" / "patchsetlib"]
-        done = subprocess.run([*tool, "python", name, *option], stdout=subprocess.PIPE, text=True, check=True)
-        python = done.stdout.splitlines()[-1]
+def test_airflow(release, tmp_path):
+    pythons = {
+        "stock": environment.test_python(release),
+        "patched": environment.python(release, patched=True),
+    }
+    tool = [sys.executable, "-I", REPOSITORY / "scripts" / "patchsetlib"]
+    for kind, python in pythons.items():
         env = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "PYTHON"))}
         env |= {"AIRFLOW_HOME": str(tmp_path), "AIRFLOW__CORE__PARALLELISM": "3"}
 
         def doctor() -> str:
-            command = [*tool, "doctor", "--json", "--pid", str(scheduler.pid)]  # noqa: B023
+            command = [*tool, "doctor", "--json", "--pid", str(scheduler.pid)]
             return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True).stdout)["verdict"]
 
         with running_scheduler([python, "-c", EXECUTOR], env) as scheduler:
             scheduler.wait_for_workers(3)
-            assert doctor().startswith(f"{kind} {version}")
+            assert doctor().startswith(f"{kind} {release.version}")
             assert doctor().endswith("3 workers, healthy")
             if kind == "stock":
                 scheduler.kill("queue")

@@ -21,7 +21,6 @@ import sampleset
 from sampleset import snapshot
 
 from patchsetlib.installs import describe, environment, inplace
-from patchsetlib.patches import base as bases
 from patchsetlib.shell import uv as uvtool
 
 MODULE = sampleset.MODULE
@@ -388,24 +387,19 @@ def test_killed(small):
         assert snapshot(small.site) == before
 
 
-RELEASES = [
-    pytest.param(name, marks=pytest.mark.base(name))
-    for name in bases.all_bases()
-    if bases.load(name).released and not bases.load(name).is_provider
-]
 # Of a whole environment, only these are looked at.
 SEEN = ("airflow/**/*", "apache_airflow*/**/*")
 
 
 @pytest.fixture
-def airflow(request, tmp_path):
-    """A copy of the stock environment of a base with the same files: hard links, as uv makes them."""
-    python = environment.python(bases.load(request.param), patched=False)
+def airflow(every_release, tmp_path):
+    """A copy of an environment with stock Airflow with the same files: hard links, as uv makes them."""
+    python = environment.test_python(every_release)
     (stock,) = python.parent.parent.glob("lib/python*/site-packages")
     before = snapshot(stock, *SEEN)
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-al", python.parent.parent, copy], check=True)
-    yield bases.load(request.param), copy / "bin" / "python"
+    yield every_release, copy / "bin" / "python"
     assert snapshot(stock, *SEEN) == before
 
 
@@ -415,7 +409,6 @@ def tool(verb: str, *args: str | Path) -> list[str]:
 
 
 @pytest.mark.network
-@pytest.mark.parametrize("airflow", RELEASES, indirect=True)
 def test_airflow(airflow, tmp_path):
     base, python = airflow
     assert describe.describe(python).state == describe.STOCK
@@ -437,7 +430,6 @@ def test_airflow(airflow, tmp_path):
 
 @pytest.mark.network
 @pytest.mark.nightly
-@pytest.mark.parametrize("airflow", RELEASES, indirect=True)
 def test_airflow_killed_at_random(airflow):
     _, python = airflow
     (site,) = python.parent.parent.glob("lib/python*/site-packages")
@@ -464,13 +456,12 @@ def test_airflow_killed_at_random(airflow):
 
 
 @pytest.mark.network
-@pytest.mark.parametrize("base", RELEASES)
-def test_wheels_of_airflow(base):
+def test_wheels_of_airflow(release):
     """The patched environment has the patched wheels over the published ones."""
-    python = environment.python(bases.load(base), patched=True)
+    python = environment.python(release, patched=True)
     found = describe.describe(python)
     assert found.state == describe.PATCHED
-    assert found.part().version == f"{base}{bases.load(base).local_version}"
+    assert found.part().version == f"{release.version}{release.local_version}"
     for command in (
         [sys.executable, "-m", "pip", "--python", python, "check"],
         [uvtool.executable(), "pip", "check", "--quiet", "--python", python],
