@@ -44,14 +44,13 @@ def test_essential_line_of_an_error(tree):
     with pytest.raises(GitError) as error:
         git("rev-parse", "--verify", "nothing", cwd=tree)
     assert error.value.problem == f"git rev-parse in {display(tree)}: Needed a single revision"
-    assert "fatal: Needed a single revision" in error.value.stderr
     assert git("rev-parse", "--verify", "nothing", cwd=tree, check=False) == ""
 
 
 @pytest.mark.parametrize(
     ("said", "line"),
     [
-        ("error: patch failed: a:1\nerror: a: patch does not apply\nhint: x\n", "patch failed: a:1"),
+        ("error: patch failed: a:1\nerror: a: patch does not apply\nhint: x\n", "a:1"),
         ("warning: x\nfatal: y\nhint: z\n", "y"),
         ("Something else\n\n", "Something else"),
         ("", "failed without a message"),
@@ -65,7 +64,7 @@ def test_repository_above_is_never_used(tree, tmp_path):
     inner, link = tree / "inner", tmp_path / "link"
     inner.mkdir()
     link.symlink_to(inner)
-    assert call("rev-parse", "--git-dir", cwd=tree).code == 0
+    assert call("rev-parse", "--git-dir", cwd=tree).returncode == 0
     for directory in (inner, link):
         with pytest.raises(GitError, match="not a git repository"):
             git("rev-parse", "--git-dir", cwd=directory)

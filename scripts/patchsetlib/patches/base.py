@@ -74,8 +74,6 @@ class Base:
     """Date of the base commit in a tree made from the sdists, RFC 3339."""
     series_version: int = 0
     """Grows when a patch changes; the last part of the version of patched wheels."""
-    cutoff: str = ""
-    """Newest upload date of a dependency, for ``uv --exclude-newer``."""
     settings_sdist: Artifact | None = None
     """The sdist that carries upstream's root ``pyproject.toml``."""
 
@@ -203,7 +201,6 @@ def _read(name: str, path: Path, data: dict) -> Base:
         tag=data["git"].get("tag"),
         date=data["git"]["date"] if "tag" in data["git"] else "",
         series_version=data["series-version"] if "tag" in data["git"] else 0,
-        cutoff=data["python"]["exclude-newer"] if "tag" in data["git"] else "",
         settings_sdist=Artifact(settings["project"], settings["version"], "sdist", settings["sha256"])
         if settings
         else None,

@@ -184,7 +184,7 @@ def _applied(base: Base, patches: Sequence[Patch], tree: Path) -> Iterator[Findi
         except PatchsetError as e:
             yield Finding(patch.path, str(e))
             return
-        said = call("diff-tree", "--check", "-r", "HEAD^", "HEAD", cwd=tree).out
+        said = call("diff-tree", "--check", "-r", "HEAD^", "HEAD", cwd=tree).stdout
         for place in re.findall(r"^([^+\n].*:\d+: .*?)\.?$", said, re.MULTILINE):
             yield Finding(patch.path, place)
     fresh = True

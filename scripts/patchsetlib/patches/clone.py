@@ -94,7 +94,7 @@ def resolve(clone: Path, revision: str, base: Base, tag: str | None = None) -> s
 
 def verify_repository(clone: Path) -> None:
     """Raise PatchsetError unless ``clone`` is the root of a git repository."""
-    if not clone.is_dir() or not gitlib.succeeds("rev-parse", "--git-dir", cwd=clone):
+    if not clone.is_dir() or gitlib.call("rev-parse", "--git-dir", cwd=clone).returncode:
         raise PatchsetError(
             f"{display(clone)} is not the root of a git repository", "give --source a clone of apache/airflow"
         )

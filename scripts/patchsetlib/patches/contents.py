@@ -17,7 +17,6 @@ from pathlib import Path
 
 from patchsetlib.patches import series
 from patchsetlib.patches.base import Base, Distribution
-from patchsetlib.shell import git as gitlib
 from patchsetlib.shell.errors import PatchsetError
 from patchsetlib.shell.git import GitError, git
 from patchsetlib.shell.paths import display
@@ -125,10 +124,8 @@ def patched(base: Base, stock: Callable[[File], Path], scratch: Path) -> list[tu
             # A patch of tests and documentation alone changes nothing here, which git does not mind.
             git("apply", *included, patch.resolve(), cwd=scratch)
         except GitError as e:
-            said = gitlib.essential(e.stderr).removeprefix("patch failed: ")
-            raise PatchsetError(
-                f"{name} does not apply: {said}", f"run scripts/patchset check {base.name}"
-            ) from e
+            remedy = f"run scripts/patchset check {base.name}"
+            raise PatchsetError(f"{name} does not apply: {e.reason}", remedy) from e
     found = []
     for file in filter(lambda file: file.changes, files):
         path = scratch / file.source

@@ -147,7 +147,7 @@ def _endpoints(base: Base, tree: Path) -> tuple[str, str]:
         raise PatchsetError(
             f"{where} has changes that are not committed: {dirty[3:]}", "commit or remove them"
         )
-    if not gitlib.succeeds("merge-base", "--is-ancestor", start, tip, cwd=tree):
+    if gitlib.call("merge-base", "--is-ancestor", start, tip, cwd=tree).returncode:
         raise PatchsetError(f"{branch} in {where} does not start from {tag}", f"git rebase --onto {tag} OLD")
     if merge := git("rev-list", "--merges", "--max-count=1", f"{start}..{tip}", cwd=tree).strip():
         raise PatchsetError(f"{branch} in {where} holds the merge commit {merge[:12]}", f"git rebase {tag}")

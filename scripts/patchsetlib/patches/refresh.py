@@ -89,9 +89,9 @@ def _rebase(name: str, tree: Path, start: str, tip: str) -> None:
     ui.info(f"git -C {where} {shlex.join(rebase)}")
     done = call(*rebase, cwd=tree)
     # Without what git overwrites on a terminal.
-    for line in (done.out + re.sub(r"[^\n]*\r(\x1b\[K)?", "", done.err)).splitlines():
+    for line in (done.stdout + re.sub(r"[^\n]*\r(\x1b\[K)?", "", done.stderr)).splitlines():
         ui.info(line)
-    if done.code:
+    if done.returncode:
         steps = ["git rebase --continue (or --skip, --abort)", f"git {shlex.join(compare)}", export]
         raise PatchsetError(
             f"git rebase has stopped in {where}", f"resolve there, git add, {', '.join(filter(None, steps))}"

@@ -110,7 +110,7 @@ def parse(path: Path, name: str | None = None) -> Patch:
             empty = b"\ndiff --git " not in b"\n" + Path(scratch, "diff").read_bytes()
             summary = "" if empty else git("apply", "--numstat", "--summary", "diff", cwd=scratch)
         except GitError as e:
-            raise PatchsetError(f"{display(path)} is not a patch: {e.problem.rpartition(': ')[2]}") from e
+            raise PatchsetError(f"{display(path)} is not a patch: {e.reason}") from e
         except KeyError:
             raise PatchsetError(f"{display(path)} is not a patch: it has no subject") from None
     return Patch(

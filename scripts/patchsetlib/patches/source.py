@@ -140,7 +140,7 @@ def _apply(patch: Patch, base: Base, tree: Path) -> Applied:
     except GitError as e:
         git("am", "--abort", cwd=tree, check=False)
         raise PatchsetError(
-            f"{patch.name} does not apply: {gitlib.essential(e.stderr).removeprefix('patch failed: ')}",
+            f"{patch.name} does not apply: {e.reason}",
             f"to look at it: scripts/patchset checkout {base.name} --before {patch.name} --dir DIR, "
             f"then in DIR: git am --keep-non-patch --reject {shlex.quote(str(path))}",
         ) from e

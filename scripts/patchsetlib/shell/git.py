@@ -13,8 +13,6 @@ import functools
 import os
 import re
 import subprocess
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from patchsetlib.shell.errors import PatchsetError
@@ -22,8 +20,7 @@ from patchsetlib.shell.paths import display
 
 NAME = "Airflow LocalExecutor patch set"
 EMAIL = "patchset@invalid"
-MINIMUM = (2, 32)
-"""First git that reads ``GIT_CONFIG_GLOBAL``."""
+_MINIMUM = (2, 32)  # the first that reads GIT_CONFIG_GLOBAL
 
 _ATTRIBUTES = Path(__file__).resolve().parents[2] / "export.gitattributes"
 
@@ -34,7 +31,6 @@ _KEPT_VARIABLES = re.compile(r"GIT_(SSL_|SSH|ASKPASS|PROXY_|HTTP_)")
 _KEPT_SETTINGS = (
     r"^(safe\.directory|http\.|url\.|credential\.|ssh\.|core\.sshcommand|core\.excludesfile|protocol\.)"
 )
-_USERS_OWN_VARIABLES = ("GIT_AUTHOR_", "GIT_COMMITTER_", "GIT_CONFIG_")
 
 _SETTINGS = {
     # Above the local configuration of a clone, which GIT_CONFIG_GLOBAL does not null.
@@ -73,11 +69,11 @@ _SETTINGS = {
 
 
 class GitError(PatchsetError):
-    """A git command failed; ``stderr`` holds all that it said."""
+    """A git command failed; ``reason`` is the line of its message that says why."""
 
-    def __init__(self, problem: str, stderr: str = "", remedy: str = ""):
-        super().__init__(problem, remedy)
-        self.stderr = stderr
+    def __init__(self, command: str, reason: str):
+        super().__init__(f"{command}: {reason}")
+        self.reason = reason
 
 
 def _environment() -> dict[str, str]:
@@ -115,9 +111,9 @@ def _from_user() -> tuple[tuple[str, str], ...]:
     """Return the user's settings that say which remotes and directories to trust and how to reach them."""
     version = _spawn(["git", "--version"]).stdout.decode()
     numbers = re.search(r"(\d+)\.(\d+)", version)
-    if not numbers or (int(numbers[1]), int(numbers[2])) < MINIMUM:
+    if not numbers or (int(numbers[1]), int(numbers[2])) < _MINIMUM:
         raise PatchsetError(
-            f"git {'.'.join(map(str, MINIMUM))} or newer is needed, this is {version.strip() or 'unknown'}",
+            f"git {'.'.join(map(str, _MINIMUM))} or newer is needed, this is {version.strip() or 'unknown'}",
             "install a newer git",
         )
     found: list[tuple[str, str]] = []
@@ -129,23 +125,14 @@ def _from_user() -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-@dataclass(frozen=True)
-class Result:
-    """What a git command left."""
-
-    code: int
-    out: str
-    err: str
-
-
 def call(
     *args: str | os.PathLike,
     cwd: str | os.PathLike,
     input: str | None = None,
-    env: Mapping[str, str] | None = None,
-) -> Result:
+    env: dict[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
     """
-    Run git apart from the user's settings and return its exit code and output, byte for byte.
+    Run git apart from the user's settings and return what it left, its output byte for byte.
 
     :param args: the command line after ``git``
     :param cwd: root of the repository to work on; a repository above it is never used
@@ -155,29 +142,28 @@ def call(
     """
     directory = Path(cwd).resolve()
     settings = [*_from_user(), *_SETTINGS.items()]
-    environment = _environment()
-    environment["GIT_CEILING_DIRECTORIES"] = str(directory.parent)
-    environment["GIT_CONFIG_COUNT"] = str(len(settings))
+    variables = _environment() | {
+        "GIT_CEILING_DIRECTORIES": str(directory.parent),
+        "GIT_CONFIG_COUNT": str(len(settings)),
+    }
     for number, (key, value) in enumerate(settings):
-        environment[f"GIT_CONFIG_KEY_{number}"] = key
-        environment[f"GIT_CONFIG_VALUE_{number}"] = value
-    environment.update(env or {})
+        variables |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
     # Not the text mode of subprocess: it would turn CR LF into LF.
-    result = _spawn(
+    done = _spawn(
         ["git", *map(os.fspath, args)],
         cwd=directory,
-        input=b"" if input is None else input.encode(errors="surrogateescape"),
-        env=environment,
+        input=(input or "").encode(errors="surrogateescape"),
+        env=variables | (env or {}),
     )
-    out, err = result.stdout.decode(errors="surrogateescape"), result.stderr.decode(errors="replace")
-    return Result(result.returncode, out, err)
+    out, err = done.stdout.decode(errors="surrogateescape"), done.stderr.decode(errors="replace")
+    return subprocess.CompletedProcess(done.args, done.returncode, out, err)
 
 
 def git(
     *args: str | os.PathLike,
     cwd: str | os.PathLike,
     input: str | None = None,
-    env: Mapping[str, str] | None = None,
+    env: dict[str, str] | None = None,
     check: bool = True,
 ) -> str:
     """
@@ -186,33 +172,26 @@ def git(
     :param check: raise if git fails; otherwise a failure returns what was written so far
     :raises GitError: if git fails, with the line of its message that matters
     """
-    result = call(*args, cwd=cwd, input=input, env=env)
-    if result.code and check:
-        raise GitError(f"git {args[0]} in {display(Path(cwd))}: {essential(result.err)}", result.err)
-    return result.out
+    done = call(*args, cwd=cwd, input=input, env=env)
+    if done.returncode and check:
+        raise GitError(f"git {args[0]} in {display(Path(cwd))}", essential(done.stderr))
+    return done.stdout
 
 
 def essential(stderr: str) -> str:
     """Return the line of git's messages that says what is wrong."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip() and not line.startswith("hint:")]
-    for prefix in ("error: ", "fatal: "):
+    for prefix in ("error: patch failed: ", "error: ", "fatal: "):
         for line in lines:
             if line.startswith(prefix):
-                return line[len(prefix) :]
+                return line.removeprefix(prefix)
     return lines[-1] if lines else "failed without a message"
-
-
-def succeeds(*args: str | os.PathLike, cwd: str | os.PathLike) -> bool:
-    """Return whether a git command that answers by its exit code says yes."""
-    return call(*args, cwd=cwd).code == 0
 
 
 def resolve(revision: str, cwd: str | os.PathLike) -> str | None:
     """Return the id of the commit that ``revision`` names, or None."""
-    return (
-        git("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}", cwd=cwd, check=False).strip()
-        or None
-    )
+    command = ("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
+    return git(*command, cwd=cwd, check=False).strip() or None
 
 
 def identity(cwd: str | os.PathLike) -> dict[str, str]:
@@ -221,19 +200,16 @@ def identity(cwd: str | os.PathLike) -> dict[str, str]:
 
     :raises PatchsetError: if they have set no name or no address
     """
-    kept = {
-        k: v for k, v in os.environ.items() if not k.startswith("GIT_") or k.startswith(_USERS_OWN_VARIABLES)
-    }
-    variables = {}
-    for who in ("AUTHOR", "COMMITTER"):
-        # Otherwise git makes up an address from the name of the machine.
-        command = ["git", "-c", "user.useConfigOnly=true", "var", f"GIT_{who}_IDENT"]
-        said = _spawn(command, cwd=Path(cwd).resolve(), env=kept)
-        match = re.fullmatch(r"(.+) <(.+)> \d+ [+-]\d+\n?", said.stdout.decode(errors="surrogateescape"))
-        if said.returncode or not match:
-            raise PatchsetError(
-                "git does not know who you are",
-                "tell it: git config --global user.name NAME, git config --global user.email ADDRESS",
-            )
-        variables |= {f"GIT_{who}_NAME": match[1], f"GIT_{who}_EMAIL": match[2]}
-    return variables
+    own = ("GIT_AUTHOR_", "GIT_COMMITTER_", "GIT_CONFIG_")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("GIT_") or k.startswith(own)}
+    # Otherwise git makes up an address from the name of the machine.
+    command = ["git", "-c", "user.useConfigOnly=true", "var", "GIT_AUTHOR_IDENT"]
+    said = _spawn(command, cwd=Path(cwd).resolve(), env=kept).stdout.decode(errors="surrogateescape")
+    match = re.match(r"(.+) <(.+)> \d", said)
+    if not match:
+        raise PatchsetError(
+            "git does not know who you are",
+            "tell it: git config --global user.name NAME, git config --global user.email ADDRESS",
+        )
+    who = {"NAME": match[1], "EMAIL": match[2]}
+    return {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in who.items()}

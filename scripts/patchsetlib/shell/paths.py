@@ -32,19 +32,10 @@ def work_dir() -> Path:
 
 
 def new_directory(parent: Path) -> Path:
-    """
-    Make a directory below ``parent`` that is named after the time and that nobody else uses.
-
-    :raises PatchsetError: if there are a hundred of this second already
-    """
-    stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
-    for name in (stamp, *(f"{stamp}-{n}" for n in range(2, 100))):
-        try:
-            (parent / name).mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return parent / name
-    raise PatchsetError(f"cannot make a new directory in {display(parent)}", "try again in a second")
+    """Make a directory below ``parent`` that is named after the time, to the microsecond."""
+    path = parent / datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S-%f")
+    path.mkdir(parents=True)
+    return path
 
 
 def display(path: Path) -> str:

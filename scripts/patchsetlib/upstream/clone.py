@@ -53,6 +53,6 @@ def _fetch(base: Base, clone: Path, revision: str) -> None:
             git("fetch", "--quiet", "--no-tags", "--depth=1", "origin", f"+{name}:{target}", cwd=clone)
         except GitError as e:
             raise PatchsetError(
-                f"cannot fetch {name} from {base.repository}: {gitlib.essential(e.stderr)}",
+                f"cannot fetch {name} from {base.repository}: {e.reason}",
                 "check the network, or give --source CLONE, a clone of apache/airflow that has it",
             ) from e

@@ -72,15 +72,15 @@ def cherry_pick(
     # A tree made from sdists has few of upstream's files: what it lacks must not be taken for a rename.
     options = ("--no-commit", "--strategy-option=no-renames")
     picked = gitlib.call("cherry-pick", *options, entry.commit, cwd=tree)
-    if picked.code:
+    if picked.returncode:
         files = git("diff", "--name-only", "--diff-filter=U", "-z", cwd=tree).split("\0")[:-1]
         head = git("rev-parse", "HEAD", cwd=tree).strip()[:12]
-        reason = f"conflict in {', '.join(files)}" if files else gitlib.essential(picked.err)
+        reason = f"conflict in {', '.join(files)}" if files else gitlib.essential(picked.stderr)
         raise PatchsetError(
             f"{entry.patch.name} does not apply to {head}: {reason}",
             f"move the series there first: scripts/patchset refresh {base.name} --onto REV",
         )
-    if gitlib.succeeds("diff", "--cached", "--quiet", "HEAD", cwd=tree):
+    if not gitlib.call("diff", "--cached", "--quiet", "HEAD", cwd=tree).returncode:
         return None
     source = ("--reuse-message", entry.commit) if message is None else ("--file", "-")
     git("commit", "--quiet", *source, cwd=tree, input=message, env=identity)
