@@ -3,11 +3,6 @@
 
 # ruff: noqa: E402 - the order is the point
 
-import signal
-
-# As scripts/patchset does: what comes while modules load waits for main(), which lets it in again.
-signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
-
 import os
 import sys
 

@@ -20,14 +20,6 @@ from patchsetlib.shell.errors import PatchsetError, UsageError
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Stopped(KeyboardInterrupt):
-    """A signal asks the tool to stop; unlike the bare KeyboardInterrupt it knows which."""
-
-    def __init__(self, number: int):
-        super().__init__()
-        self.exit_code = 128 + number
-
-
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, f"see {self.prog} --help")
@@ -42,13 +34,6 @@ def _load(name: str) -> ModuleType:
     return importlib.import_module(f"patchsetlib.verbs.{name}")
 
 
-def _quiet_option(parser: argparse.ArgumentParser) -> None:
-    # Suppressed, so that the verb's parser does not reset what the top one has seen.
-    parser.add_argument(
-        "--quiet", action="store_true", default=argparse.SUPPRESS, help="say nothing but warnings and errors"
-    )
-
-
 def _parse(argv: Sequence[str]) -> tuple[ModuleType, argparse.Namespace]:
     """
     Parse the command line, importing only the verb that is asked for.
@@ -56,56 +41,52 @@ def _parse(argv: Sequence[str]) -> tuple[ModuleType, argparse.Namespace]:
     :raises UsageError: if it is not valid
     :raises SystemExit: after printing help
     """
+    # Suppressed, so that the verb's parser does not reset what the top one has seen.
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common.add_argument("--quiet", action="store_true", help="say nothing but warnings and errors")
     parser = _Parser(
-        prog="patchset", description="Patches for Apache Airflow's LocalExecutor, and tools around them."
+        prog="patchset",
+        description="Patches for Apache Airflow's LocalExecutor, and tools around them.",
+        parents=[common],
     )
-    _quiet_option(parser)
     asked = next((argument for argument in argv if not argument.startswith("-")), None)
     known = verb_names()
     if asked is not None and asked not in known:
         raise UsageError(f"unknown verb {asked!r}", f"verbs: {', '.join(known)}")
-    subparsers = parser.add_subparsers(metavar="VERB", dest="verb", parser_class=_Parser)
+    subparsers = parser.add_subparsers(metavar="VERB", parser_class=_Parser)
     for name in [asked] if asked else known:
         module = _load(name)
-        verb = subparsers.add_parser(
-            name, help=module.HELP, description=module.HELP[:1].upper() + module.HELP[1:] + "."
+        description = f"{module.HELP[:1].upper()}{module.HELP[1:]}."
+        module.add_arguments(
+            subparsers.add_parser(name, help=module.HELP, description=description, parents=[common])
         )
-        _quiet_option(verb)
-        module.add_arguments(verb)
-    if not argv:
+    argv, rest = list(argv), []
+    if asked and getattr(module, "PASSES_ON", False) and "--" in argv:
+        argv, rest = argv[: argv.index("--")], argv[argv.index("--") + 1 :]
+    args = parser.parse_args(argv, argparse.Namespace(quiet=False, rest=rest))
+    if asked is None:
         parser.print_help()
         raise SystemExit(2)
-    argv, rest = list(argv), []
-    if asked and getattr(_load(asked), "PASSES_ON", False) and "--" in argv:
-        argv, rest = argv[: argv.index("--")], argv[argv.index("--") + 1 :]
-    args = parser.parse_args(argv, argparse.Namespace(rest=rest))
-    if asked is None:
-        raise UsageError("no verb given", f"verbs: {', '.join(known)}")
-    return _load(asked), args
+    return module, args
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
     # Cleaning up is short and must not be cut off: from here on only SIGKILL ends the tool earlier.
     for each in _STOPPING:
         signal.signal(each, signal.SIG_IGN)
-    raise Stopped(number)
-
-
-def _catch_signals() -> None:
-    for number in _STOPPING:
-        # A signal that the caller has us ignore stays ignored (nohup, a background job).
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, _stop)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
+    raise KeyboardInterrupt(128 + number)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; 130 and 143 when a signal ended it."""
     try:
-        _catch_signals()
+        for number in _STOPPING:
+            # A signal that the caller has us ignore stays ignored (nohup, a background job).
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, _stop)
         try:
             verb, args = _parse(sys.argv[1:] if argv is None else argv)
-            ui.set_quiet(getattr(args, "quiet", False))
+            ui.set_quiet(args.quiet)
             return verb.run(args)
         finally:
             sys.stdout.flush()
@@ -120,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt as e:
         ui.error("stopped")
-        return getattr(e, "exit_code", 130)
+        return e.args[0]
     finally:
         _discard_output()
 

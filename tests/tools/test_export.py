@@ -113,12 +113,8 @@ def hostile(repository, tmp_path) -> dict[str, str]:
 @pytest.mark.parametrize("kind", ["sdist", "clone"])
 def test_round_trip(repository, hostile, tmp_path, kind):
     if kind == "clone":
-        for key, value in {
-            "core.autocrlf": "true",
-            "am.threeWay": "true",
-            "diff.algorithm": "patience",
-        }.items():
-            user_git("config", key, value, cwd=repository.upstream)
+        with (repository.upstream / ".git" / "config").open("a") as file:
+            file.write((tmp_path / "hostile" / ".gitconfig").read_text())
     target = repository.root.parent / "tree"
     source = ["--source", str(repository.upstream)] if kind == "clone" else []
     before = tree_of(repository.base)

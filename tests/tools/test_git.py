@@ -88,7 +88,7 @@ def test_settings_of_the_user(tree, tmp_path, monkeypatch):
 
 
 def test_settings_of_the_repository_do_not_win(tree):
-    for key, value in {"core.autocrlf": "true", "am.threeWay": "true", "commit.gpgSign": "true"}.items():
+    for key, value in {"core.autocrlf": "true", "commit.gpgSign": "true"}.items():
         user_git("config", key, value, cwd=tree)
     before = (tree / ".git" / "config").read_bytes()
     assert git("config", "core.autocrlf", cwd=tree) == "false\n"

@@ -21,15 +21,11 @@ from patchsetlib.shell.git import git
 from patchsetlib.shell.paths import display
 
 AUTHOR = f"{gitlib.NAME} <{gitlib.EMAIL}>"
-# Everything that changes a byte of the output is pinned, also where today's default is the same. No renames:
-# each path is then changed, created or deleted on its own, and check can tell which files an sdist must hold.
+# What differs between versions of git, or is left to the user. No renames: each path is then changed, created
+# or deleted on its own, and check can tell which files an sdist must hold.
 _FORMAT = """
-    --no-numbered --zero-commit --no-signature --no-encode-email-headers --always
-    --suffix=.patch --filename-max-length=64 --subject-prefix=PATCH
-    --no-attach --no-thread --no-notes --no-cover-letter --no-base --no-from --no-signoff
-    --no-to --no-cc --no-add-header
-    --full-index --diff-algorithm=myers --indent-heuristic --unified=3 --inter-hunk-context=0 --no-renames
-    --src-prefix=a/ --dst-prefix=b/ --no-ext-diff --no-textconv --no-relative --no-color --submodule=short
+    --no-numbered --zero-commit --no-signature --no-encode-email-headers --always --filename-max-length=64
+    --full-index --diff-algorithm=myers --indent-heuristic --no-renames
 """.split()
 _FROM = re.compile(r"^From: .*\n(?:[ \t].*\n)*", re.MULTILINE)
 

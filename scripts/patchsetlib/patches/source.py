@@ -42,7 +42,7 @@ _TREE_SETTINGS = {
 # Always the same commit of a patch: the committer's name comes from gitlib, the date from the patch.
 _AM = (
     *("am", "--quiet", "--patch-format=mbox", "--keep-non-patch", "--keep-cr", "-p1", "--no-signoff"),
-    *("--no-3way", "--no-gpg-sign", "--committer-date-is-author-date", "--whitespace=nowarn"),
+    *("--no-3way", "--committer-date-is-author-date", "--whitespace=nowarn"),
 )
 
 

@@ -32,39 +32,20 @@ _KEPT_SETTINGS = (
     r"^(safe\.directory|http\.|url\.|credential\.|ssh\.|core\.sshcommand|core\.excludesfile|protocol\.)"
 )
 
+# What else the configuration of a clone could change, which GIT_CONFIG_GLOBAL does not null.
 _SETTINGS = {
-    # Above the local configuration of a clone, which GIT_CONFIG_GLOBAL does not null.
-    "advice.detachedHead": "false",
-    "am.keepcr": "true",
-    "am.threeWay": "false",
     "apply.ignoreWhitespace": "no",
-    "apply.whitespace": "nowarn",
     "commit.gpgSign": "false",
     "core.abbrev": "12",
     "core.attributesFile": str(_ATTRIBUTES),
     "core.autocrlf": "false",
-    "core.commentChar": "#",
-    "core.eol": "lf",
-    "core.fsmonitor": "false",
     "core.hooksPath": os.devnull,
-    "core.logAllRefUpdates": "true",
     "core.quotePath": "false",
-    "core.safecrlf": "false",
-    "core.whitespace": "",
-    "diff.algorithm": "myers",
-    "diff.noprefix": "false",
-    "gc.auto": "0",
     "i18n.commitEncoding": "UTF-8",
-    "i18n.logOutputEncoding": "UTF-8",
-    "init.defaultBranch": "main",
-    "log.showSignature": "false",
     "mailinfo.scissors": "false",
     "maintenance.auto": "false",
-    "rerere.enabled": "false",
     "status.showUntrackedFiles": "normal",
-    "submodule.recurse": "false",
     "tag.gpgSign": "false",
-    "trailer.separators": ":",
 }
 
 

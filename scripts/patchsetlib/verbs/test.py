@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     options = [f"--base={name}" for name in args.base]
     options += ["-k", args.k] if args.k else []
     options += [] if args.all else ["-m", "not nightly"]
-    options += ["-q"] if getattr(args, "quiet", False) else []
+    options += ["-q"] if args.quiet else []
     if not any(os.path.exists(word.partition("::")[0]) for word in args.rest if not word.startswith("-")):
         parts = [part for part in PARTS if not args.only or part in args.only]
         options += [*_side_by_side(), *map(_part, parts)]
