@@ -136,26 +136,15 @@ def test_file_that_no_sdist_holds(repository):
     assert "does not exist in index" in does_not_apply
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("@@ -11,7 +11,7 @@", "@@ -6,7 +6,7 @@"),
-        ("index 0000000000000000000000000000000000000000..", "index 0000000.."),
-        ("Subject: [PATCH] ", "Subject: [PATCH 1/3] "),
-    ],
-)
-def test_not_refreshed(repository, old, new):
-    edit(repository, FIRST, (old, new))
-    (found,) = findings(repository)
-    assert found.startswith(f"{FIRST}: is not what export writes: line ")
-    assert found.endswith(f"; {EXPORT}")
+def test_not_refreshed(repository):
+    edit(repository, FIRST, ("@@ -11,7 +11,7 @@", "@@ -6,7 +6,7 @@"))
+    assert findings(repository) == [f"{FIRST}: is not what export writes; {EXPORT}"]
 
 
 def test_trailing_text(repository):
     path = repository.base / FIRST
     path.write_text(path.read_text(encoding="utf-8") + "-- \n2.39.5\n", encoding="utf-8")
-    (found,) = findings(repository)
-    assert found.startswith(f"{FIRST}: is not what export writes: ")
+    assert findings(repository) == [f"{FIRST}: is not what export writes; {EXPORT}"]
 
 
 @pytest.mark.parametrize("name", ["0005-Say-what-a-step-is.patch", "0003-Another-name.patch"])

@@ -74,9 +74,10 @@ def pr(me: PatchSet, patch: str, *options: str | Path) -> subprocess.CompletedPr
 
 def fails(me: PatchSet, patch: str, *options: str | Path, code: int = 1) -> str:
     """Return the line that says why it fails, once it is sure that nothing is left."""
-    before = me.state(), sorted(me.top.iterdir())
+    before = me.state()
     done = me.run(*arguments(me, patch, *options))
-    assert (me.state(), sorted(me.top.iterdir())) == before
+    assert me.state() == before
+    assert not (me.top / "new" / "pr").exists()
     assert done.returncode == code, done.stderr
     *warnings, line = done.stderr.splitlines()
     assert all(warning.startswith("warning: ") for warning in warnings)

@@ -129,12 +129,8 @@ def test_log_is_appended_to(tmp_path):
     assert log.read_text() == "one\ntwo\nthree\n"
 
 
-def test_stdin_is_empty_unless_asked_for(tmp_path):
+def test_stdin_is_empty():
     assert processes.run(["cat"], capture=True).stdout == ""
-    source = tmp_path / "in"
-    source.write_text("text")
-    with open(source) as stdin, Guarded.start(["grep", "-q", "text"], stdin=stdin) as process:
-        assert process.wait() == 0
 
 
 def test_command_does_not_inherit_pythons_signals_and_descriptors():

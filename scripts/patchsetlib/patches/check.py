@@ -180,7 +180,7 @@ def _applied(base: Base, patches: Sequence[Patch], tree: Path) -> Iterator[Findi
             if base.released and file not in patch.created and file not in present:
                 yield Finding(patch.path, f"changes {file}, which no sdist of this release holds")
         try:
-            applied += source.apply_patches([patch], base, tree)
+            applied += source.apply_series(base, tree, [patch])
         except PatchsetError as e:
             yield Finding(patch.path, str(e))
             return
@@ -190,22 +190,13 @@ def _applied(base: Base, patches: Sequence[Patch], tree: Path) -> Iterator[Findi
     fresh = True
     again = format_commits(tree, source.tag_name(base), "HEAD", tree.with_name("again"))
     for patch, path in zip(patches, again, strict=True):
-        name = path.name if not patch.name.startswith(series.COMMON) else f"{series.COMMON}{path.name[5:]}"
+        common = patch.name.startswith(series.COMMON)
+        name = f"{series.COMMON}{series.slug(path.name)}.patch" if common else path.name
         if name != patch.name:
             yield Finding(patch.path, f"should be named {name}; {remedy}")
-        if difference := _difference(patch.path.read_bytes(), path.read_bytes()):
+        if patch.path.read_bytes() != path.read_bytes():
             fresh = False
-            yield Finding(patch.path, f"is not what export writes: {difference}; {remedy}")
+            yield Finding(patch.path, f"is not what export writes; {remedy}")
     file, wanted = base.commits_file, source.format_commits(applied).encode()
     if fresh and (not file.exists() or file.read_bytes() != wanted):
         yield Finding(file, f"does not list the commits that the series gives; {remedy}")
-
-
-def _difference(stored: bytes, again: bytes) -> str:
-    """Return where a stored patch differs from what export makes of its commit; empty if nowhere."""
-    if stored == again:
-        return ""
-    for number, (old, new) in enumerate(zip(stored.split(b"\n"), again.split(b"\n"), strict=False), start=1):
-        if old != new:
-            return f"line {number} should be {new.decode(errors='replace')[:60]!r}"
-    return "it is longer or shorter"

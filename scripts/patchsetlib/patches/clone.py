@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is made of a clone of upstream's repository; what it has checked out itself is never touched."""
+"""
+What is made of a clone of upstream's repository; what it has checked out itself is never touched.
+
+For those who have none there is a shallow one below ``work/``.
+"""
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import tempfile
@@ -14,9 +19,12 @@ from patchsetlib.patches.base import Base
 from patchsetlib.patches.series import Patch
 from patchsetlib.patches.source import Applied
 from patchsetlib.shell import git as gitlib
+from patchsetlib.shell import ui
 from patchsetlib.shell.errors import PatchsetError
 from patchsetlib.shell.git import GitError, git
-from patchsetlib.shell.paths import display
+from patchsetlib.shell.paths import display, work_dir
+
+_ID = re.compile("[0-9a-f]{40}")
 
 
 def checkout(base: Base, patches: Sequence[Patch], clone: Path, target: Path) -> list[Applied]:
@@ -25,10 +33,10 @@ def checkout(base: Base, patches: Sequence[Patch], clone: Path, target: Path) ->
 
     :raises PatchsetError: if the clone lacks the base, or already has the branch, or a patch does not apply
     """
-    verify(base, clone)
+    resolve(clone, base)
     add_worktree(clone, target, source.branch_name(base), base.commit)
     try:
-        applied = source.apply_patches(patches, base, target)
+        applied = source.apply_series(base, target, patches)
     except BaseException:
         remove_worktree(clone, target, source.branch_name(base))
         raise
@@ -66,38 +74,67 @@ def forget_removed_tree(base: Base, clone: Path) -> None:
     git("branch", "--quiet", "-D", source.branch_name(base), cwd=clone, check=False)
 
 
-def verify(base: Base, clone: Path) -> None:
+def resolve(clone: Path, base: Base, revision: str | None = None) -> str:
     """
-    Make sure that ``clone`` is one, and has the commit of ``base``.
+    Return the id of the commit that ``revision`` names in ``clone``, by default that of ``base``.
 
-    :raises PatchsetError: if not
+    :raises PatchsetError: if ``clone`` is none, or has no such commit
     """
-    resolve(clone, base.commit, base, base.tag)
-
-
-def resolve(clone: Path, revision: str, base: Base, tag: str | None = None) -> str:
-    """
-    Return the id of the commit that ``revision`` names in ``clone``.
-
-    :param tag: what to fetch if it is not there, instead of ``revision``
-    :raises PatchsetError: if there is none
-    """
-    verify_repository(clone)
-    commit = gitlib.resolve(revision, clone)
+    verify(clone)
+    commit = gitlib.resolve(revision or base.commit, clone)
     if commit is None:
         raise PatchsetError(
-            f"{display(clone)} has no commit {revision}",
-            f"fetch it: git -C {shlex.quote(display(clone))} fetch {base.repository} {tag or revision}",
+            f"{display(clone)} has no commit {revision or base.commit}",
+            f"fetch it: git -C {shlex.quote(display(clone))} fetch {base.repository} "
+            f"{revision or base.tag or base.commit}",
         )
     return commit
 
 
-def verify_repository(clone: Path) -> None:
+def verify(clone: Path) -> None:
     """Raise PatchsetError unless ``clone`` is the root of a git repository."""
     if not clone.is_dir() or gitlib.call("rev-parse", "--git-dir", cwd=clone).returncode:
         raise PatchsetError(
             f"{display(clone)} is not the root of a git repository", "give --source a clone of apache/airflow"
         )
+
+
+def own(base: Base, revision: str | None = None) -> Path:
+    """
+    Return the tools' own clone, which has the commit of ``base`` and ``revision``, fetched if needed.
+
+    :param revision: branch of upstream's (``origin/main``), tag, or full id of a commit
+    :raises PatchsetError: if they cannot be fetched
+    """
+    place = _own_place(base)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    git("init", "--quiet", "--bare", "--template=", "--object-format=sha1", place, cwd=place.parent)
+    for wanted in filter(None, (base.commit, revision)):
+        # Where a branch is now, only upstream knows.
+        if _ID.fullmatch(wanted) and gitlib.resolve(wanted, place):
+            continue
+        name = wanted.removeprefix("origin/")
+        target = f"refs/upstream/{name}" if _ID.fullmatch(name) else f"refs/remotes/origin/{name}"
+        fetch = ("fetch", "--quiet", "--no-tags", "--depth=1", base.repository, f"+{name}:{target}")
+        with ui.step(f"git fetch --depth=1 {base.repository} {name}"):
+            try:
+                git(*fetch, cwd=place)
+            except GitError as e:
+                raise PatchsetError(
+                    f"cannot fetch {name} from {base.repository}: {e.reason}",
+                    "check the network, or give --source CLONE, a clone of apache/airflow that has it",
+                ) from e
+    return place
+
+
+def existing_own(base: Base) -> Path | None:
+    """Return the tools' own clone if it is there and has the commit of ``base``; nothing is fetched."""
+    place = _own_place(base)
+    return place if place.exists() and gitlib.resolve(base.commit, place) else None
+
+
+def _own_place(base: Base) -> Path:
+    return work_dir() / "clones" / re.sub(r"\W+", "-", base.repository).strip("-")
 
 
 def borrow(repository: Path, directory: Path) -> Path:
@@ -132,7 +169,7 @@ def borrowed_tree(base: Base, clone: Path, directory: Path) -> Path:
     :param directory: created
     :raises PatchsetError: if the clone lacks the base
     """
-    verify(base, clone)
+    resolve(clone, base)
     borrow(clone, directory)
     git("update-ref", "HEAD", base.commit, cwd=directory)
     git("tag", source.tag_name(base), base.commit, cwd=directory)
@@ -140,11 +177,11 @@ def borrowed_tree(base: Base, clone: Path, directory: Path) -> Path:
     return directory
 
 
-def fetch_series(base: Base, clone: Path) -> tuple[str, list[Applied]]:
+def fetch_series(base: Base, clone: Path) -> tuple[str, str, list[Applied]]:
     """
     Give ``clone`` the commits of the series on its own base; it need not have the commit of a release.
 
-    :return: id of the base commit, and the commits; no branch or tag names them
+    :return: ids of the base and of the last commit, and the commits; no branch or tag names them
     :raises PatchsetError: if they cannot be made
     """
     with tempfile.TemporaryDirectory(prefix="patchset-") as scratch:
@@ -158,4 +195,4 @@ def fetch_series(base: Base, clone: Path) -> tuple[str, list[Applied]]:
             start, applied = base.commit, source.apply_series(base, tree)
         options = ("--quiet", "--no-tags", "--no-write-fetch-head", "--refmap=")
         git("fetch", *options, tree.absolute(), "HEAD", cwd=clone)
-    return start, applied
+    return start, applied[-1].commit if applied else start, applied

@@ -7,7 +7,6 @@ import itertools
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from patchsetlib.patches import clone as clones
@@ -28,50 +27,6 @@ _FORMAT = """
     --full-index --diff-algorithm=myers --indent-heuristic --no-renames
 """.split()
 _FROM = re.compile(r"^From: .*\n(?:[ \t].*\n)*", re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class Export:
-    """The files of a base's series as they should be."""
-
-    base: Base
-    contents: dict[str, bytes]
-    """
-    Name as ``series`` has it to content: ``base.toml`` if ``commits`` changes, the patches in order, then
-    ``commits`` and ``series``.
-    """
-
-    def changes(self) -> list[tuple[str, str]]:
-        """Return what differs from the files there are: the name, and ``new``, ``changed`` or ``removed``."""
-        found = [(path.name, "removed") for path in self._stale()]
-        for name, content in self.contents.items():
-            path = series.path_of(self.base, name)
-            if not path.exists():
-                found.append((name, "new"))
-            elif path.read_bytes() != content:
-                found.append((name, "changed"))
-        return found
-
-    def write(self) -> None:
-        """
-        Replace the files, each at once; those before ``commits`` and ``series``, which name them, first.
-
-        :raises PatchsetError: if they cannot be written
-        """
-        try:
-            for name, content in self.contents.items():
-                path = series.path_of(self.base, name)
-                path.parent.mkdir(exist_ok=True)
-                temporary = path.with_name(f".{path.name}.new")
-                temporary.write_bytes(content)
-                os.replace(temporary, path)
-            for path in self._stale():
-                path.unlink()
-        except OSError as e:
-            raise PatchsetError(f"cannot write {display(self.base.directory)}: {e.strerror}") from e
-
-    def _stale(self) -> list[Path]:
-        return sorted(path for path in self.base.directory.glob("*.patch") if path.name not in self.contents)
 
 
 def format_commits(repository: Path, start: str, tip: str, scratch: Path) -> list[Path]:
@@ -97,11 +52,13 @@ def format_commits(repository: Path, start: str, tip: str, scratch: Path) -> lis
     return paths
 
 
-def export(base: Base, tree: Path, scratch: Path) -> Export:
+def export(base: Base, tree: Path, scratch: Path) -> dict[Path, bytes | None]:
     """
-    Work out the patch files of ``base`` from the commits in ``tree``; the base's directory is not written to.
+    Work out from the commits in ``tree`` what changes in the patch files of ``base``; nothing is written.
 
     :param scratch: an empty directory
+    :return: path to new content, None if the file goes; ``commits`` and ``series``, which name the patches,
+        follow them
     :raises PatchsetError: if the tree is not in a state to be exported
     """
     start, tip = _endpoints(base, tree)
@@ -115,15 +72,41 @@ def export(base: Base, tree: Path, scratch: Path) -> Export:
             "make a new tree with scripts/patchset checkout and move the commits there",
         )
     paths = format_commits(tree, start, tip, scratch / "formatted")
-    names = _names(base, paths)
-    contents = {name: path.read_bytes() for name, path in zip(names, paths, strict=True)}
-    patches = [series.parse(path, name) for name, path in zip(names, paths, strict=True)]
-    applied = _apply_again(base, patches, fresh, scratch / "again")
-    contents["commits"] = source.format_commits(applied).encode()
-    contents["series"] = _series_text(base, names).encode()
-    if base.released and contents["commits"] != _read(base.commits_file):
-        contents = {"base.toml": _next_version(base)} | contents
-    return Export(base, contents)
+    old = series.names(base) if base.series_file.exists() else []
+    common = {series.slug(name) for name in old if name.startswith(series.COMMON)}
+    slugs = [series.slug(path.name) for path in paths]
+    names = [
+        f"{series.COMMON}{slug}.patch" if slug in common else path.name
+        for path, slug in zip(paths, slugs, strict=True)
+    ]
+    patches = [series.parse(path, name) for path, name in zip(paths, names, strict=True)]
+    commits = source.format_commits(_apply_again(base, patches, fresh, scratch / "again")).encode()
+    contents: dict[Path, bytes | None] = {}
+    if base.released and commits != _read(base.commits_file):
+        contents[base.directory / "base.toml"] = _next_version(base)
+    contents |= {series.path_of(base, patch.name): patch.path.read_bytes() for patch in patches}
+    contents |= {base.commits_file: commits, base.series_file: _series_text(base, names).encode()}
+    contents |= {path: None for path in sorted(base.directory.glob("*.patch")) if path not in contents}
+    return {path: content for path, content in contents.items() if content != _read(path)}
+
+
+def write(changes: dict[Path, bytes | None]) -> None:
+    """
+    Replace the files in their order, each at once.
+
+    :raises PatchsetError: if one cannot be written
+    """
+    for path, content in changes.items():
+        try:
+            if content is None:
+                path.unlink()
+                continue
+            path.parent.mkdir(exist_ok=True)
+            temporary = path.with_name(f".{path.name}.new")
+            temporary.write_bytes(content)
+            os.replace(temporary, path)
+        except OSError as e:
+            raise PatchsetError(f"cannot write {display(path)}: {e.strerror}") from e
 
 
 def _endpoints(base: Base, tree: Path) -> tuple[str, str]:
@@ -156,14 +139,6 @@ def _endpoints(base: Base, tree: Path) -> tuple[str, str]:
     return start, tip
 
 
-def _names(base: Base, paths: Sequence[Path]) -> list[str]:
-    """Return the names of new patch files for ``series``, which has said before which of them are common."""
-    old = series.names(base) if base.series_file.exists() else []
-    common = {series.slug(name) for name in old if name.startswith(series.COMMON)}
-    slugs = [(path.name, series.slug(path.name)) for path in paths]
-    return [f"{series.COMMON}{slug}.patch" if slug in common else name for name, slug in slugs]
-
-
 def _apply_again(base: Base, patches: Sequence[Patch], fresh: Path, scratch: Path) -> list[Applied]:
     """
     Apply new patches to a tree of the base after proving that they give themselves again.
@@ -171,7 +146,7 @@ def _apply_again(base: Base, patches: Sequence[Patch], fresh: Path, scratch: Pat
     :raises PatchsetError: if they do not, e.g. because a message has a line that ends it for ``git am``
     """
     try:
-        applied = source.apply_patches(patches, base, fresh)
+        applied = source.apply_series(base, fresh, patches)
     except PatchsetError as e:
         raise PatchsetError(e.problem, f"git rebase -i {source.tag_name(base)}") from e
     again = format_commits(fresh, source.tag_name(base), "HEAD", scratch)
@@ -184,8 +159,8 @@ def _apply_again(base: Base, patches: Sequence[Patch], fresh: Path, scratch: Pat
     return applied
 
 
-def _read(path: Path) -> bytes:
-    return path.read_bytes() if path.exists() else b""
+def _read(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
 
 
 def _next_version(base: Base) -> bytes:

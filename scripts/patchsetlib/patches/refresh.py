@@ -40,7 +40,7 @@ def onto_release(base: Base, target: Base, tree: Path) -> None:
     """
     with staged(tree) as building:
         source.make_sdist_tree(target, building)
-        start, tip = _fetched(base, building)
+        start, tip = clones.fetch_series(base, building)[:2]
         git("reset", "--quiet", "--hard", tip, cwd=building)
     _rebase(target.name, tree, start, tip)
 
@@ -52,25 +52,19 @@ def onto_revision(base: Base, clone: Path, revision: str, tree: Path, new: str |
     :param new: name of the base to make of the result; without one it is only a trial
     :raises PatchsetError: at a conflict, which waits in ``tree``, or if it cannot be done
     """
-    onto = clones.resolve(clone, revision, base)
+    onto = clones.resolve(clone, base, revision)
     if new in bases.all_bases() and bases.load(new).commit != onto:
         raise PatchsetError(
             f"the base {new} exists, for {bases.load(new).commit}, not for {onto}",
             "choose another name with --as",
         )
-    start, tip = _fetched(base, clone)
+    start, tip = clones.fetch_series(base, clone)[:2]
     name = new or f"{base.name}-onto-{onto[:12]}"
     clones.add_worktree(clone, tree, f"patchset/{name}", tip)
     git("tag", "--force", f"patchset-base/{name}", onto, cwd=clone)
     if new and new not in bases.all_bases():
         _write_base(base, onto, clone, ROOT / "airflow-core" / new)
     _rebase(name, tree, start, tip)
-
-
-def _fetched(base: Base, repository: Path) -> tuple[str, str]:
-    """Give ``repository`` the series on its own base, and return the commits it starts from and ends with."""
-    start, applied = clones.fetch_series(base, repository)
-    return start, applied[-1].commit if applied else start
 
 
 def _rebase(name: str, tree: Path, start: str, tip: str) -> None:

@@ -113,22 +113,14 @@ def _unpack(distribution: Distribution, tree: Path) -> None:
         os.rename(top, target)
 
 
-def apply_series(base: Base, tree: Path) -> list[Applied]:
+def apply_series(base: Base, tree: Path, patches: Sequence[Patch] | None = None) -> list[Applied]:
     """
-    Apply the whole series of ``base`` to ``tree`` as commits.
+    Apply the patches of ``base`` in order to ``tree`` as commits.
 
+    :param patches: instead of the whole series
     :raises PatchsetError: if a patch does not apply; the tree then holds the patches before it
     """
-    return apply_patches(series.load(base), base, tree)
-
-
-def apply_patches(patches: Sequence[Patch], base: Base, tree: Path) -> list[Applied]:
-    """
-    Apply ``patches`` in order to ``tree`` as commits.
-
-    :raises PatchsetError: if a patch does not apply; the tree then holds the patches before it
-    """
-    return [_apply(patch, base, tree) for patch in patches]
+    return [_apply(patch, base, tree) for patch in (series.load(base) if patches is None else patches)]
 
 
 def _apply(patch: Patch, base: Base, tree: Path) -> Applied:

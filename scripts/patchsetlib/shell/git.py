@@ -39,6 +39,7 @@ _SETTINGS = {
     "core.abbrev": "12",
     "core.attributesFile": str(_ATTRIBUTES),
     "core.autocrlf": "false",
+    "core.fsmonitor": "false",
     "core.hooksPath": os.devnull,
     "core.quotePath": "false",
     "i18n.commitEncoding": "UTF-8",

@@ -56,7 +56,6 @@ class Guarded:
         env: Mapping[str, str] | None = None,
         cwd: Path | str | None = None,
         log: Path | None = None,
-        stdin: int | IO | None = subprocess.DEVNULL,
         stdout: int | IO | None = None,
         stderr: int | IO | None = None,
         grace: float = 10.0,
@@ -66,7 +65,6 @@ class Guarded:
 
         :param env: its whole environment; the tool's own if not given
         :param log: file that its output is appended to; without it, it has the tool's own stdout and stderr
-        :param stdin: as for subprocess, but nothing by default; ``None`` passes the tool's own
         :param grace: seconds between SIGTERM and SIGKILL, when it is stopped or the tool goes away
         :raises PatchsetError: if the command or ``cwd`` does not exist or cannot be run
         """
@@ -83,7 +81,7 @@ class Guarded:
                     [sys.executable, "-I", str(_GUARD), str(theirs.fileno()), str(grace), *command],
                     env=None if env is None else dict(env),
                     cwd=cwd,
-                    stdin=stdin,
+                    stdin=subprocess.DEVNULL,
                     stdout=stdout,
                     stderr=stderr,
                     pass_fds=[theirs.fileno()],

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,7 +118,7 @@ def upstream_main(base: Base, clone: Path) -> str:
 
     :raises PatchsetError: if there is none
     """
-    clones.verify_repository(clone)
+    clones.verify(clone)
     for name, address in web_addresses(clone).items():
         if address == UPSTREAM and gitlib.resolve(f"refs/remotes/{name}/main", clone):
             return f"{name}/main"
@@ -137,25 +137,22 @@ def make(
     revision: str,
     name: str,
     directory: Path,
-    describe: Callable[[Branch], str],
 ) -> Branch:
     """
-    Make branch ``name`` in ``clone``, with a worktree and a description in ``directory``.
+    Make branch ``name`` in ``clone``, with a worktree in ``directory``.
 
     What ``clone`` has checked out is not touched.
 
     :param revision: what the branch is to be on top of
-    :param describe: returns the description
     :raises PatchsetError: if it cannot be made; then nothing is left behind
     """
-    start = clones.resolve(clone, revision, base)
+    start = clones.resolve(clone, base, revision)
     identity = gitlib.identity(clone)
     wanted = with_dependencies(series.load(base), patch)
-    _, applied = clones.fetch_series(base, clone)
+    *_, applied = clones.fetch_series(base, clone)
     if directory.exists():
         raise PatchsetError(f"{display(directory)} exists", "remove it, or name another one with --dir")
     branch = Branch(name, start, [], directory)
-    created = [path for path in (directory, *directory.parents) if not path.exists()]
     ui.info(f"git worktree add -b {name} {shlex.quote(display(branch.tree))} {start[:12]}")
     clones.add_worktree(clone, branch.tree, name, start)
     try:
@@ -167,12 +164,8 @@ def make(
                 raise PatchsetError(f"{patch.name} changes nothing on top of {revision}", "upstream has it")
             else:
                 ui.info(f"{entry.patch.name} changes nothing on top of {revision}, left out")
-        branch.body.write_text(describe(branch), encoding="utf-8")
     except BaseException:
         clones.remove_worktree(clone, branch.tree, name)
-        branch.body.unlink(missing_ok=True)
-        with suppress(OSError):
-            for path in created:
-                path.rmdir()
+        shutil.rmtree(directory, ignore_errors=True)
         raise
     return branch

@@ -42,7 +42,7 @@ def run(base: Base, clone: Path) -> list[Finding]:
     with trees.scratch(clone) as directory:
         tree = directory / "tree"
         try:
-            clones.verify(base, clone)
+            clones.resolve(clone, base)
             applied = trees.place_series(base, clone, base.commit, tree)
         except PatchsetError as e:
             ui.warn(f"{base.name}: upstream's static checks skipped: {e}")

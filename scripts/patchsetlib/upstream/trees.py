@@ -36,11 +36,6 @@ def scratch(clone: Path) -> Iterator[Path]:
                     git("worktree", "remove", "--force", "--force", tree, cwd=clone, check=False)
 
 
-def add_worktree(clone: Path, commit: str, tree: Path) -> None:
-    """Make ``tree`` a worktree of ``clone`` with ``commit`` checked out, on no branch."""
-    git("worktree", "add", "--quiet", "--detach", tree, commit, cwd=clone)
-
-
 def place_series(base: Base, clone: Path, start: str, tree: Path) -> list[Applied]:
     """
     Make ``tree`` a worktree of ``clone`` at ``start`` with the series of ``base`` as commits on top.
@@ -48,11 +43,11 @@ def place_series(base: Base, clone: Path, start: str, tree: Path) -> list[Applie
     :return: without patches that change nothing there
     :raises PatchsetError: if a patch does not apply there
     """
-    own_start, applied = clones.fetch_series(base, clone)
+    own_start, tip, applied = clones.fetch_series(base, clone)
+    at = tip if start == own_start else start
+    git("worktree", "add", "--quiet", "--detach", tree, at, cwd=clone)
     if start == own_start:
-        add_worktree(clone, applied[-1].commit if applied else start, tree)
         return applied
-    add_worktree(clone, start, tree)
     picked = (cherry_pick(base, entry, tree) for entry in applied)
     return [entry for entry in picked if entry]
 

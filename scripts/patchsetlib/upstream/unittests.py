@@ -149,12 +149,12 @@ def run(
     :raises UsageError: if there are no such tests
     :raises PatchsetError: if the series does not apply there, or pytest does not get to its end
     """
-    start = clones.resolve(clone, revision or base.commit, base)
+    start = clones.resolve(clone, base, revision)
     with trees.scratch(clone) as directory:
         sides = {name: directory / name for name in ("base", "patched")}
         with ui.step(f"placing the patches of {base.name} on {start[:12]}"):
             applied = trees.place_series(base, clone, start, sides["patched"])
-            trees.add_worktree(clone, start, sides["base"])
+            git("worktree", "add", "--quiet", "--detach", sides["base"], start, cwd=clone)
         changed_by: dict[str, list[str]] = {}
         for patch in (entry.patch for entry in applied):
             for file in patch.files:

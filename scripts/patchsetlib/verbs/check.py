@@ -13,7 +13,6 @@ from patchsetlib.patches.base import Base
 from patchsetlib.shell import ui
 from patchsetlib.shell.errors import PatchsetError
 from patchsetlib.shell.paths import display
-from patchsetlib.upstream import clone as upstream
 
 HELP = "find what is wrong with the patch files"
 
@@ -57,9 +56,9 @@ def _clone(base: Base, given: Path | None) -> Path | None:
     if base.released:
         return None
     if given:
-        clones.verify(base, given)
+        clones.resolve(given, base)
         return given
-    found = upstream.existing_clone(base)
+    found = clones.existing_own(base)
     if found is None:
         ui.warn(
             f"{base.name}: applying the patches skipped: no clone of {base.repository}; give --source CLONE"

@@ -15,7 +15,6 @@ from patchsetlib.shell import ui
 from patchsetlib.shell.errors import UsageError
 from patchsetlib.shell.paths import display, work_dir
 from patchsetlib.shell.staging import staged
-from patchsetlib.upstream import clone as upstream
 
 HELP = "make a source tree of a base, with its patches as commits"
 
@@ -40,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     target = (args.dir or work_dir() / base.name / "source").absolute()
     origin = args.source
     if origin is None and not base.released:
-        origin = upstream.clone_with(base)
+        origin = clone.own(base)
         clone.forget_removed_tree(base, origin)
     where = f"the clone {display(origin)}" if origin else "the sdists"
     with ui.step(f"checking out {base.name} from {where} with {len(patches)} patches"):
@@ -49,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             with staged(target) as building:
                 source.make_sdist_tree(base, building)
-                source.apply_patches(patches, base, building)
+                source.apply_series(base, building, patches)
     ui.info(
         f"branch {source.branch_name(base)}, base tagged {source.tag_name(base)}; edit, commit, then: "
         f"scripts/patchset export {base.name}"

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from patchsetlib.patches import base as bases
-from patchsetlib.patches import export, series
+from patchsetlib.patches import export
 from patchsetlib.shell import ui
 from patchsetlib.shell.paths import display, work_dir
 
@@ -32,14 +32,12 @@ def run(args: argparse.Namespace) -> int:
         ui.step(f"exporting {base.name} from {display(tree)}"),
         tempfile.TemporaryDirectory(prefix="patchset-") as scratch,
     ):
-        result = export.export(base, tree, Path(scratch))
-    changes = result.changes()
-    for name, what in changes:
-        print(f"{display(series.path_of(base, name))}: {what}")
+        changes = export.export(base, tree, Path(scratch))
+    for path, content in changes.items():
+        print(f"{display(path)}: {'removed' if content is None else 'changed' if path.exists() else 'new'}")
     if args.check:
         return 1 if changes else 0
-    if changes:
-        result.write()
-    else:
+    export.write(changes)
+    if not changes:
         ui.info("nothing changed")
     return 0

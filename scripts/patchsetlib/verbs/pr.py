@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from patchsetlib.patches import base as bases
+from patchsetlib.patches import clone as clones
 from patchsetlib.patches import series
 from patchsetlib.patches.base import UPSTREAM, Base
 from patchsetlib.patches.series import Patch
 from patchsetlib.shell import git as gitlib
 from patchsetlib.shell import ui
 from patchsetlib.shell.paths import ROOT, display, work_dir
-from patchsetlib.upstream import clone as upstream
 from patchsetlib.upstream import description, pullrequest
 from patchsetlib.upstream.pullrequest import Branch, web_addresses
 
@@ -54,14 +54,13 @@ def run(args: argparse.Namespace) -> int:
         clone, revision = args.source, args.onto or pullrequest.upstream_main(base, args.source)
     else:
         revision = args.onto or "origin/main"
-        clone = upstream.clone_with(base, revision)
+        clone = clones.own(base, revision)
     name = args.branch or patch.slug.lower()
     directory = (args.dir or work_dir() / base.name / "pr" / patch.slug.lower()).absolute()
-    branch = pullrequest.make(
-        *(patch, base, clone, revision, name, directory),
-        lambda made: description.describe(made, base, clone, _address()),
-    )
-    if _NO_ADDRESS in branch.body.read_text(encoding="utf-8"):
+    branch = pullrequest.make(patch, base, clone, revision, name, directory)
+    text = description.describe(branch, base, clone, _address())
+    branch.body.write_text(text, encoding="utf-8")
+    if _NO_ADDRESS in text:
         ui.warn(f"this repository has no remote to link to: replace {_NO_ADDRESS} in {display(branch.body)}")
     print("\n".join(_next(branch, clone)))
     print(branch.directory)

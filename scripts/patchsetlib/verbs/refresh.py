@@ -8,10 +8,10 @@ import re
 from pathlib import Path
 
 from patchsetlib.patches import base as bases
+from patchsetlib.patches import clone as clones
 from patchsetlib.patches import refresh
 from patchsetlib.shell.errors import UsageError
 from patchsetlib.shell.paths import work_dir
-from patchsetlib.upstream import clone as upstream
 
 HELP = "move the series of a base to another commit or release, and show what changed in it"
 
@@ -49,6 +49,6 @@ def run(args: argparse.Namespace) -> int:
         base.require_release()
         refresh.onto_release(base, bases.load(args.onto), tree)
     else:
-        clone = args.source or upstream.clone_with(base, args.onto)
+        clone = args.source or clones.own(base, args.onto)
         refresh.onto_revision(base, clone, args.onto, tree, args.new)
     return 0
