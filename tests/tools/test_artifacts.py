@@ -87,13 +87,9 @@ def test_credentials(index, monkeypatch):
     index.credentials = "Basic " + base64.b64encode(b"user:secret").decode()
     monkeypatch.setenv("UV_DEFAULT_INDEX", index.url)
     assert artifacts.fetch(ARTIFACT).read_bytes() == CONTENT
-
-
-def test_wrong_credentials_are_not_shown(index, monkeypatch):
-    index.credentials = "Basic " + base64.b64encode(b"user:other").decode()
-    monkeypatch.setenv("UV_DEFAULT_INDEX", index.url)
+    monkeypatch.setenv("UV_DEFAULT_INDEX", index.url.replace("user:", "other:"))
     with pytest.raises(PatchsetError, match="401") as caught:
-        artifacts.fetch(ARTIFACT)
+        artifacts.fetch(replace(ARTIFACT, sha256="0" * 64))
     assert "secret" not in str(caught.value)
 
 

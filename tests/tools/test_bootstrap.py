@@ -262,7 +262,6 @@ def tools(redirection: str, *args: str) -> tuple[int, str]:
     ("redirection", "code", "said"),
     [
         (">&-", 0, ""),
-        ("<&- >&-", 0, ""),
         (">&- 2>&-", 0, ""),
         (">/dev/full", 1, "patchset: No space left on device\n"),
         (">/dev/full 2>/dev/full", 1, ""),
@@ -270,12 +269,10 @@ def tools(redirection: str, *args: str) -> tuple[int, str]:
 )
 def test_output_that_goes_nowhere(redirection, code, said):
     assert tools(redirection, "--quiet", "status") == (code, said)
-    assert tools(redirection, "status", "--help") == (code, said)
 
 
-@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full"])
-def test_error_that_cannot_be_said(redirection):
-    assert tools(redirection, "no-such-verb") == (2, "")
+def test_error_that_cannot_be_said():
+    assert tools("2>/dev/full", "no-such-verb") == (2, "")
 
 
 def test_output_that_nobody_reads():

@@ -119,9 +119,8 @@ def test_corrupt_patch(repository):
     assert re.match(rf"{FIRST}: .* is not a patch: corrupt patch at .*line \d+", line)
 
 
-@pytest.mark.parametrize("old", ["-    return 3\n", " def step_3():\n"], ids=["removed line", "context"])
-def test_does_not_apply(repository, old):
-    edit(repository, FIRST, (old, f"{old[:-1]} # other\n"))
+def test_does_not_apply(repository):
+    edit(repository, FIRST, ("-    return 3\n", "-    return 8\n"))
     (line,) = findings(repository)
     assert f"{FIRST}: {FIRST} does not apply: airflow-core/src/airflow/first.py:" in line
 
@@ -141,14 +140,8 @@ def test_not_refreshed(repository):
     assert findings(repository) == [f"{FIRST}: is not what export writes; {EXPORT}"]
 
 
-def test_trailing_text(repository):
-    path = repository.base / FIRST
-    path.write_text(path.read_text(encoding="utf-8") + "-- \n2.39.5\n", encoding="utf-8")
-    assert findings(repository) == [f"{FIRST}: is not what export writes; {EXPORT}"]
-
-
-@pytest.mark.parametrize("name", ["0005-Say-what-a-step-is.patch", "0003-Another-name.patch"])
-def test_wrong_name(repository, name):
+def test_wrong_name(repository):
+    name = "0005-Say-what-a-step-is.patch"
     (repository.base / THIRD).rename(repository.base / name)
     edit(repository, "series", (THIRD, name))
     assert f"{name}: should be named {THIRD}; {EXPORT}" in findings(repository)
@@ -163,16 +156,9 @@ def test_commits_file(repository):
     assert findings(repository) == [expected]
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "problem"),
-    [
-        ("+    return 33\n", "+    return 33 \n", "first.py:14: trailing whitespace"),
-        ("+    pass\n", "+    pass\n+\n", "test_third.py:3: new blank line at EOF"),
-    ],
-)
-def test_whitespace(repository, old, new, problem):
-    edit(repository, FIRST, (old, new), ("@@ -0,0 +1,2 @@", f"@@ -0,0 +1,{2 + (new.count('+') - 1)} @@"))
-    assert any(line.startswith(f"{FIRST}: ") and line.endswith(problem) for line in findings(repository))
+def test_whitespace(repository):
+    edit(repository, FIRST, ("+    return 33\n", "+    return 33 \n"))
+    assert any(line.endswith("first.py:14: trailing whitespace") for line in findings(repository))
 
 
 def test_no_sdist_and_no_network(repository):
@@ -180,9 +166,8 @@ def test_no_sdist_and_no_network(repository):
     assert "cannot reach the package index" in repository.fails("check")
 
 
-@pytest.mark.parametrize("text", ["version = 1.0.0\n", 'version = "1.0"\n'])
-def test_base_that_cannot_be_read(repository, text):
-    (repository.base / "base.toml").write_text(text)
+def test_base_that_cannot_be_read(repository):
+    (repository.base / "base.toml").write_text("version = 1.0.0\n")
     assert "base.toml: " in repository.fails("check")
 
 

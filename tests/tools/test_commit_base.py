@@ -80,14 +80,6 @@ def test_check_without_a_clone(repository):
     assert f"{ONE} does not apply: {FIRST}" in done.stdout
 
 
-def test_clone_without_the_commit(repository, tmp_path):
-    user_git("init", "--quiet", tmp_path / "other", cwd=tmp_path)
-    for verb in (("checkout", NAME, "--dir", tmp_path / "tree"), ("check", NAME)):
-        line = repository.fails(*verb, "--source", tmp_path / "other")
-        assert "has no commit " in line
-        assert "fetch it: git -C" in line
-
-
 def test_without_a_clone(repository):
     """The tools make one of their own, and need the network only once."""
     user_git("config", "uploadpack.allowFilter", "true", cwd=repository.upstream)

@@ -189,17 +189,6 @@ def test_dropped_commit(repository, tree):
     assert [path.name for path in repository.patches] == series(repository)
 
 
-def test_hand_edited_message(repository):
-    """A message edited in the patch file becomes the commit's; export then only puts the rest in order."""
-    path = repository.patches[0]
-    text = path.read_text(encoding="utf-8").replace("Take the third step", "Take the 3rd step")
-    path.write_text(text, encoding="utf-8")
-    repository.ok("checkout", "1.0")
-    repository.ok("export", "1.0")
-    assert series(repository)[0] == "0001-demo-Take-the-3rd-step-right.patch"
-    assert not path.exists()
-
-
 def test_renames(repository, tree):
     """Each path stands for itself, so that check can tell what an sdist must hold."""
     user_git("mv", FIRST, "airflow-core/src/airflow/renamed.py", cwd=tree)

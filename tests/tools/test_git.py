@@ -47,19 +47,6 @@ def test_essential_line_of_an_error(tree):
     assert git("rev-parse", "--verify", "nothing", cwd=tree, check=False) == ""
 
 
-@pytest.mark.parametrize(
-    ("said", "line"),
-    [
-        ("error: patch failed: a:1\nerror: a: patch does not apply\nhint: x\n", "a:1"),
-        ("warning: x\nfatal: y\nhint: z\n", "y"),
-        ("Something else\n\n", "Something else"),
-        ("", "failed without a message"),
-    ],
-)
-def test_essential(said, line):
-    assert gitlib.essential(said) == line
-
-
 def test_repository_above_is_never_used(tree, tmp_path):
     inner, link = tree / "inner", tmp_path / "link"
     inner.mkdir()
@@ -117,14 +104,6 @@ def test_language(tree, monkeypatch):
     monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
     with pytest.raises(GitError, match="pathspec 'nothing' did not match"):
         git("add", "nothing", cwd=tree)
-
-
-def test_resolve(tree):
-    assert gitlib.resolve("HEAD", tree) is None
-    user_git("commit", "--quiet", "--allow-empty", "--message", "A", cwd=tree)
-    user_git("tag", "--annotate", "--message", "A", "v1", cwd=tree)
-    assert gitlib.resolve("v1", tree) == user_git("rev-parse", "HEAD", cwd=tree)
-    assert gitlib.resolve("v2", tree) is None
 
 
 def test_no_git(tree, tmp_path, monkeypatch):

@@ -118,7 +118,6 @@ def test_diff_in_a_repository_above(repository, monkeypatch):
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"", "is not a patch"),
         (b"nonsense\n", "is not a patch"),
         (b"diff --git a/x b/x\n--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\n+b\n", "it has no subject"),
     ],
@@ -128,11 +127,3 @@ def test_not_a_patch(tmp_path, content, problem):
     path.write_bytes(content)
     with pytest.raises(PatchsetError, match=problem):
         series.parse(path)
-
-
-@pytest.mark.parametrize(
-    ("name", "slug"),
-    [("0001-3-steps.patch", "3-steps"), ("../common/v1.2.patch", "v1.2"), ("x.patch", "x")],
-)
-def test_slug(name, slug):
-    assert series.slug(name) == slug

@@ -77,18 +77,6 @@ def test_no_patches(empty):
     assert json.loads(empty.ok("status", "--json")) == []
 
 
-def test_reader_that_stops(repository):
-    """As in: patchset status | head -1."""
-    reader, writer = os.pipe()
-    os.close(reader)
-    with os.fdopen(writer) as closed:
-        done = subprocess.run(
-            repository.command("status"), env=repository.env, stdout=closed, stderr=subprocess.PIPE, text=True
-        )
-    assert done.returncode == 141
-    assert done.stderr == ""
-
-
 def test_bad_option(repository):
     line = repository.fails("status", "--nonsense", code=2)
     assert line == "patchset: unrecognized arguments: --nonsense; see patchset --help"

@@ -71,22 +71,6 @@ OLD = {
 }
 
 
-def test_compare():
-    base = {
-        "a::1": "passed",
-        "a::2": "failed",
-        "a::3": "failed",
-        "a::4": "skipped",
-        "b::1": "passed",
-        "c::1": "passed",
-    }
-    patched = {"a::1": "failed", "a::2": "passed", "a::3": "failed", "a::4": "passed", "d::1": "failed"}
-    compared = compare(base, patched, {"b": ["Drop b"]})
-    assert compared.newly_failing == ["a::1", "d::1"]
-    assert compared.newly_passing == ["a::2"]
-    assert compared.gone == {"b::1": ["Drop b"], "c::1": []}
-
-
 @pytest.mark.parametrize(
     ("patched", "good"),
     [
