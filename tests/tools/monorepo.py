@@ -6,11 +6,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+from sampleset import SCRIPTS, Repository, user_git, write
+
 STEPS = "airflow-core/src/airflow/steps.py"
 UNIT = "airflow-core/tests/unit"
 TEMPLATE = ".github/PULL_REQUEST_TEMPLATE.md"
@@ -26,44 +25,25 @@ Files = dict[str, str]
 
 
 def git(tree: Path, *args: str | Path, **variables: str) -> str:
-    """Run git as a user with an identity and no other settings would."""
-    who = {f"GIT_{role}_{key}": "A User" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
-    env = os.environ | {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"} | who | variables
-    done = subprocess.run(["git", *args], cwd=tree, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, f"git {args}: {done.stderr}"
-    return done.stdout.rstrip("\n")
+    return user_git(*args, cwd=tree, **variables)
 
 
 def commit(tree: Path, message: str, files: Files, **variables: str) -> None:
-    for name, text in files.items():
-        (tree / name).parent.mkdir(parents=True, exist_ok=True)
-        (tree / name).write_text(text, encoding="utf-8")
+    write(tree, files)
     git(tree, "add", "--all")
     git(tree, "commit", "--quiet", "--message", message, **variables)
 
 
-@dataclass
-class PatchSet:
+class PatchSet(Repository):
     """The tools in a directory of their own, with one base, ``main-1``."""
 
-    top: Path
-
-    @property
-    def root(self) -> Path:
-        return self.top / "set"
-
-    @property
-    def base(self) -> Path:
-        return self.root / "airflow-core" / "main-1"
-
-    @property
-    def upstream(self) -> Path:
-        return self.top / "upstream"
-
-    @property
-    def clone(self) -> Path:
-        """A contributor's; what it has checked out is edited."""
-        return self.top / "my clone"
+    def __init__(self, top: Path):
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("GIT_", "PATCHSET_"))}
+        env = kept | {"COLUMNS": "500", "GIT_CONFIG_GLOBAL": str(top / "gitconfig")}
+        super().__init__(top / "set", top / "upstream", env, "main-1")
+        self.top = top
+        # A contributor's; what it has checked out is edited.
+        self.clone = top / "my clone"
 
     @classmethod
     def make(cls, top: Path, patches: dict[str, Files], files: Files = FILES) -> PatchSet:
@@ -85,8 +65,7 @@ class PatchSet:
         options = ("--quiet", "--no-signature", "--output-directory", self.base)
         git(self.upstream, "format-patch", *options, base)
         git(self.upstream, "reset", "--quiet", "--hard", base)
-        names = sorted(path.name for path in self.base.glob("*.patch"))
-        (self.base / "series").write_text("".join(f"{name}\n" for name in names))
+        (self.base / "series").write_text("".join(f"{path.name}\n" for path in self.patches))
         (self.base / "base.toml").write_text(
             f'version = "1.0"\n[git]\nrepository = "{self.upstream.as_uri()}"\ncommit = "{base}"\n'
             '[python]\nrange = ">=3.10"\n[[distribution]]\nproject = "core"\ndirectory = "airflow-core"\n'
@@ -97,12 +76,7 @@ class PatchSet:
 
     def run(self, *args: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run the tool."""
-        command = [sys.executable, "-I", self.root / "scripts" / "patchsetlib", *args]
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("GIT_", "PATCHSET_"))}
-        env = kept | {"COLUMNS": "500", "GIT_CONFIG_GLOBAL": str(self.top / "gitconfig")} | variables
-        return subprocess.run(
-            command, cwd=self.root, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True
-        )
+        return super().run(*args, env=self.env | variables)
 
     def state(self) -> list[str]:
         """Return what nothing but a new branch may change: names, worktrees and files of the clone."""

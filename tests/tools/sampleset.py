@@ -58,6 +58,14 @@ def user_git(*args: str | Path, cwd: Path, **env: str) -> str:
     return done.stdout.strip()
 
 
+def write(directory: Path, files: dict[str, str]) -> None:
+    """Write ``files``: path below ``directory`` to text."""
+    for name, text in files.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
 def tree_of(directory: Path) -> dict[str, bytes]:
     """Return the content of every file below ``directory``, to see that nothing changed."""
     return {
@@ -129,10 +137,7 @@ class Repository:
         """Commit ``files`` (monorepo path to text) in a tree, as a user would; the cover letter names it."""
         with (self.base / "cover-letter.md").open("a", encoding="utf-8") as letter:
             letter.write(f"- {subject}\n")
-        for name, text in files.items():
-            path = tree / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+        write(tree, files)
         user_git("add", "--all", cwd=tree)
         user_git("commit", "--quiet", "--message", message(subject, **parts), cwd=tree)
 
@@ -166,10 +171,7 @@ def _upstream(directory: Path) -> str:
     user_git("init", "--quiet", cwd=directory)
     # A clone's own attributes change hunk headers, unless an export sees to it that they do not.
     (directory / ".gitattributes").write_text("*.py diff=tex\n*.rst -diff\n", encoding="utf-8")
-    for name, text in (CARRIED | NOT_CARRIED).items():
-        path = directory / "airflow-core" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+    write(directory / "airflow-core", CARRIED | NOT_CARRIED)
     user_git("add", "--all", cwd=directory)
     date = {"GIT_AUTHOR_DATE": "@1700000000 +0000", "GIT_COMMITTER_DATE": "@1700000000 +0000"}
     user_git("commit", "--quiet", "--message", "Release 1.0", cwd=directory, **date)

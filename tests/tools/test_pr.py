@@ -102,9 +102,8 @@ def test_branch_has_the_patch_and_what_it_depends_on(me):
     assert set(log(me, "%an %ae %cn %ce")) == {"Ada ada@invalid Ada ada@invalid"}
     trailers = git(me.clone, "log", "--format=%(trailers:only)", f"origin/main..{BRANCH}").split("\n")
     assert list(filter(None, trailers)) == ["Co-authored-by: Another <another@invalid>"]
-    assert (
-        git(me.clone, "log", "-1", "--format=%B", f"{BRANCH}~2") == f"Take the seventh step\n\n{BODY}".strip()
-    )
+    said = git(me.clone, "log", "-1", "--format=%B", f"{BRANCH}~2")
+    assert said == f"Take the seventh step\n\n{BODY}".strip()
     assert "return 99\n" in (tree / STEPS).read_text()
     assert "return 33\n" not in (tree / STEPS).read_text()
     assert git(tree, "symbolic-ref", "--short", "HEAD") == BRANCH
