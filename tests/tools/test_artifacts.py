@@ -83,18 +83,19 @@ def test_index_of_the_users_settings(index, monkeypatch, tmp_path, variables, se
     assert Path(done.stdout.splitlines()[-1]).read_bytes() == CONTENT
 
 
-def test_credentials(index, monkeypatch):
+def test_credentials(index, monkeypatch, capfd):
     index.credentials = "Basic " + base64.b64encode(b"user:secret").decode()
     monkeypatch.setenv("UV_DEFAULT_INDEX", index.url)
     assert artifacts.fetch(ARTIFACT).read_bytes() == CONTENT
-    monkeypatch.setenv("UV_DEFAULT_INDEX", index.url.replace("user:", "other:"))
-    with pytest.raises(PatchsetError, match="401") as caught:
-        artifacts.fetch(replace(ARTIFACT, sha256="0" * 64))
-    assert "secret" not in str(caught.value)
+    index.credentials = "Basic " + base64.b64encode(b"other:one").decode()
+    artifacts.fetch(ARTIFACT).unlink()
+    with pytest.raises(PatchsetError) as caught:
+        artifacts.fetch(ARTIFACT)
+    assert "secret" not in f"{caught.value}{capfd.readouterr()}"
 
 
 def test_other_content_on_the_index(index, tmp_path):
-    with pytest.raises(PatchsetError, match=r"hash mismatch for the wheel of demo-core 1\.0") as caught:
+    with pytest.raises(PatchsetError, match="the index has no wheel of demo-core") as caught:
         artifacts.fetch(replace(ARTIFACT, sha256="0" * 64))
     assert ARTIFACT.sha256 in caught.value.problem
     assert kept(tmp_path) == []
@@ -102,7 +103,7 @@ def test_other_content_on_the_index(index, tmp_path):
 
 def test_other_content_than_the_index_says(index, tmp_path):
     index.sent[WHEEL] = CONTENT + b"more"
-    with pytest.raises(PatchsetError, match="digest of"):
+    with pytest.raises(PatchsetError, match="the index is damaged"):
         artifacts.fetch(ARTIFACT)
     assert kept(tmp_path) == []
 
@@ -116,7 +117,7 @@ def test_transient_failures_are_tried_again(index):
 @pytest.mark.parametrize("faults", [[404, 500], ["cut"], [500] * 10])
 def test_lasting_failures(index, tmp_path, faults):
     index.faults = list(faults)
-    with pytest.raises(PatchsetError, match=r"cannot download demo-core from 127\.0\.0\.1: ") as caught:
+    with pytest.raises(PatchsetError, match=r"cannot download http://127\.0\.0\.1:\d+/files/") as caught:
         artifacts.fetch(ARTIFACT)
     assert "\n" not in str(caught.value)
     assert len(index.faults) in (len(faults) - 1, 5)
@@ -124,14 +125,7 @@ def test_lasting_failures(index, tmp_path, faults):
 
 
 @pytest.mark.parametrize("change", [{"version": "9.9", "sha256": "0"}, {"project": "no-such-project"}])
-def test_not_on_the_index(index, change):
-    with pytest.raises(PatchsetError, match="the package index has no wheel of "):
+def test_not_on_the_index(index, change, capfd):
+    with pytest.raises(PatchsetError, match="uv pip compile failed; see above"):
         artifacts.fetch(replace(ARTIFACT, **change))
-
-
-def test_no_network(index, tmp_path):
-    index.close()
-    with pytest.raises(PatchsetError, match="cannot download demo-core from") as caught:
-        artifacts.fetch(ARTIFACT)
-    assert "\n" not in str(caught.value)
-    assert kept(tmp_path) == []
+    assert "No solution found" in capfd.readouterr().err

@@ -16,9 +16,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import requests
-from pypi_simple import PYPI_SIMPLE_ENDPOINT, DistributionPackage, NoSuchProjectError, PyPISimple
 from requests.adapters import HTTPAdapter
-from requests.auth import HTTPBasicAuth
 from urllib3 import Retry
 
 from patchsetlib.patches.base import Artifact
@@ -49,33 +47,21 @@ def fetch(artifact: Artifact) -> Path:
     if os.environ.get("UV_OFFLINE"):
         raise PatchsetError("cannot reach the package index: the network is disabled", "unset UV_OFFLINE")
     with ui.step(f"downloading {artifact.project} {artifact.version} ({artifact.kind})"):
-        found: list[str] = []
-        for url in _indexes():
-            with _client(url) as index:
-                try:
-                    packages = index.get_project_page(artifact.project, timeout=_TIMEOUT).packages
-                    found += [_hash(each) for each in packages if _is_like(each, artifact)]
-                    for package in packages:
-                        if _hash(package) == artifact.sha256:
-                            return _download(index, package, directory)
-                except NoSuchProjectError:
-                    continue
-                except requests.RequestException as e:
-                    raise PatchsetError(
-                        f"cannot download {artifact.project} from {urlsplit(index.endpoint).hostname}: {e}",
-                        "check the network; UV_DEFAULT_INDEX can name another index, SSL_CERT_FILE its "
-                        "certificates",
-                    ) from e
-    if found:
-        raise PatchsetError(
-            f"hash mismatch for the {artifact.kind} of {artifact.project} {artifact.version}: "
-            f"expected {artifact.sha256}, the index has {', '.join(found)}",
-            "check which index is used (UV_DEFAULT_INDEX); it must carry the files as they were released",
-        )
-    raise PatchsetError(
-        f"the package index has no {artifact.kind} of {artifact.project} {artifact.version}",
-        "check which index is used (UV_DEFAULT_INDEX)",
-    )
+        url = _url(artifact)
+        path = directory / urlsplit(url).path.rpartition("/")[2]
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=directory, prefix=".") as scratch:
+            temporary = Path(scratch, path.name)
+            try:
+                _download(url, temporary)
+            except requests.RequestException as e:
+                raise PatchsetError(
+                    f"cannot download {url}: {e}", "check the network; SSL_CERT_FILE can name certificates"
+                ) from e
+            if (found := sha256(temporary)) != artifact.sha256:
+                raise PatchsetError(f"{url} has the SHA-256 {found}", "the index is damaged; use another one")
+            os.replace(temporary, path)
+    return path
 
 
 def sha256(path: Path) -> str:
@@ -87,75 +73,45 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _hash(package: DistributionPackage) -> str:
-    return package.digests.get("sha256", "no SHA-256")
-
-
-def _is_like(package: DistributionPackage, artifact: Artifact) -> bool:
-    return (package.version, package.package_type) == (artifact.version, artifact.kind)
-
-
-def _download(index: PyPISimple, package: DistributionPackage, directory: Path) -> Path:
-    directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory, prefix=".") as scratch:
-        temporary = Path(scratch, package.filename)
-        try:
-            # Compressed once more on the way, a .tar.gz would be unpacked and have another hash.
-            index.download_package(
-                package, temporary, timeout=_TIMEOUT, headers={"Accept-Encoding": "identity"}
-            )
-        except ValueError as e:  # the digest
-            raise PatchsetError(f"{package.filename}: {e}", "the index is damaged; use another one") from e
-        os.replace(temporary, directory / package.filename)
-    return directory / package.filename
-
-
-class _IndexAuth(HTTPBasicAuth):
-    """Credentials for one host; files often lie on another one."""
-
-    def __init__(self, host: str, username: str, password: str):
-        super().__init__(username, password)
-        self.host = host
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        return super().__call__(request) if urlsplit(request.url or "").hostname == self.host else request
-
-
-def _client(url: str) -> PyPISimple:
-    """Return a client for an index; what its URL says of user and password is not in any message."""
-    parts = urlsplit(url)
-    session = requests.Session()
-    session.mount("https://", HTTPAdapter(max_retries=_RETRY))
-    session.mount("http://", HTTPAdapter(max_retries=_RETRY))
-    session.verify = uvtool.certificates() or True
-    if parts.username:
-        session.auth = _IndexAuth(
-            parts.hostname or "", unquote(parts.username), unquote(parts.password or "")
+def _url(artifact: Artifact) -> str:
+    """Return the address of the file as uv finds it: uv knows which index to ask, and how."""
+    requirement = f"{artifact.project}=={artifact.version}"
+    with tempfile.TemporaryDirectory(prefix="patchset-") as scratch:
+        source, lock = Path(scratch, "requirements.in"), Path(scratch, "pylock.toml")
+        source.write_text(requirement, encoding="utf-8")
+        # A Python that suits every project: what runs the tool need not be able to run this one.
+        options = ("--no-deps", "--universal", "--python-version=3.99", "--format=pylock.toml")
+        uvtool.uv("pip", "compile", *options, "--output-file", lock, source)
+        (package,) = tomllib.loads(lock.read_text(encoding="utf-8"))["packages"]
+    files = package.get("wheels", []) if artifact.kind == "wheel" else [package.get("sdist", {})]
+    urls = {file.get("hashes", {}).get("sha256", "none"): file.get("url") for file in files}
+    if not urls.get(artifact.sha256):
+        raise PatchsetError(
+            f"the index has no {artifact.kind} of {requirement} with the SHA-256 {artifact.sha256}, "
+            f"only {', '.join(urls) or 'none'}",
+            "check which index is used (UV_DEFAULT_INDEX); it must carry the files as they were released",
         )
-    return PyPISimple(parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(), session=session)
+    return urls[artifact.sha256]
 
 
-def _indexes() -> list[str]:
-    """Return the URLs of the indexes that may have a file, the default one last."""
-    variables, settings = uvtool.environment(), _uv_settings()
-    default = variables.get("UV_DEFAULT_INDEX") or variables.get("UV_INDEX_URL") or settings.get("index-url")
-    urls = f"{variables.get('UV_INDEX', '')} {variables.get('UV_EXTRA_INDEX_URL', '')}".split()
-    urls += settings.get("extra-index-url", [])
-    for table in settings.get("index", []):
-        if table.get("default"):
-            default = default or table["url"]
-        else:
-            urls.append(table["url"])
-    # uv lets an index have a name: NAME=URL.
-    urls = [re.sub(r"^[\w.-]+=", "", url) for url in [*urls, default or PYPI_SIMPLE_ENDPOINT]]
-    return [url for url in urls if url.startswith(("https://", "http://"))]
+def _download(url: str, path: Path) -> None:
+    session = requests.Session()
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, HTTPAdapter(max_retries=_RETRY))
+    session.verify = uvtool.certificates() or True
+    # Compressed once more on the way, a .tar.gz would be unpacked and have another hash.
+    options = {"headers": {"Accept-Encoding": "identity"}, "auth": _credentials(url), "timeout": _TIMEOUT}
+    with session, session.get(url, stream=True, **options) as response, path.open("wb") as file:
+        response.raise_for_status()
+        for block in response.iter_content(1 << 16):
+            file.write(block)
 
 
-def _uv_settings() -> dict:
-    """Return what uv's own configuration files say."""
-    for path in uvtool.settings_files():
-        try:
-            return tomllib.loads(path.read_text(encoding="utf-8"))
-        except ValueError as e:
-            raise PatchsetError(f"{path}: {e}", "correct it") from e
-    return {}
+def _credentials(url: str) -> tuple[str, str] | None:
+    """Return what the user's settings of an index on the host of ``url`` have for user and password."""
+    texts = [value for name, value in uvtool.environment().items() if name in uvtool.INDEX_VARIABLES]
+    texts += [path.read_text(encoding="utf-8", errors="replace") for path in uvtool.settings_files()]
+    for user, password, host in re.findall(r"//([^:/@\s]+):([^/@\s]*)@([^/\s\"']+)", "\n".join(texts)):
+        if host == urlsplit(url).netloc:
+            return unquote(user), unquote(password)
+    return None

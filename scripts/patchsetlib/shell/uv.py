@@ -14,7 +14,7 @@ from patchsetlib.shell import ui
 from patchsetlib.shell.errors import PatchsetError
 from patchsetlib.shell.paths import ROOT
 
-_INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL")
+INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL")
 
 
 def executable() -> Path:
@@ -47,7 +47,7 @@ def settings_files() -> list[Path]:
 
 
 def _uv_has_index() -> bool:
-    return any(map(os.environ.get, _INDEX_VARIABLES)) or any(
+    return any(map(os.environ.get, INDEX_VARIABLES)) or any(
         "index" in path.read_text(encoding="utf-8", errors="replace") for path in settings_files()
     )
 
