@@ -33,10 +33,6 @@ def test_base(base):
     (core,) = base.distributions
     assert (core.project, core.directory, core.version) == ("demo-core", "airflow-core", "1.0")
     assert (core.sdist.kind, core.wheel.kind, core.wheel.version) == ("sdist", "wheel", "1.0")
-    toml = base.directory / "base.toml"
-    toml.write_text(toml.read_text().replace("default = true\n", ""))
-    with pytest.raises(PatchsetError, match="bases with 'default = true': none; set it in exactly one"):
-        bases.default()
 
 
 def test_base_of_a_provider(repository, base):

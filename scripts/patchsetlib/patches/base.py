@@ -172,38 +172,29 @@ def chosen(names: list[str]) -> list[Base]:
 
 
 def default() -> Base:
-    """
-    Return the base to take where none is given.
-
-    :raises PatchsetError: unless exactly one has ``default = true``
-    """
-    found = [base for base in map(load, all_bases()) if base.is_default]
-    if len(found) != 1:
-        names = ", ".join(base.name for base in found) or "none"
-        raise PatchsetError(f"bases with 'default = true': {names}", "set it in exactly one base.toml")
-    return found[0]
+    """Return the base to take where none is given."""
+    return chosen([])[0]
 
 
 def _read(name: str, path: Path, data: dict) -> Base:
-    settings = data.get("settings-sdist")
+    git, settings = data["git"], data.get("settings-sdist")
+    released = "tag" in git
     return Base(
         name=name,
         directory=path.parent,
         version=data["version"],
         distributions=tuple(_distribution(table) for table in data["distribution"]),
         # No wheel of a provider says which commit it was built from.
-        commit=data["git"]["tag" if "tag" in data["git"] and "commit" not in data["git"] else "commit"],
+        commit=git["tag" if released and "commit" not in git else "commit"],
         python=data["python"]["range"],
-        repository=data["git"].get("repository", UPSTREAM),
+        repository=git.get("repository", UPSTREAM),
         is_default=data.get("default", False),
         same_series_as=data.get("same-series-as"),
         ruff=data.get("tools", {}).get("ruff"),
-        tag=data["git"].get("tag"),
-        date=data["git"]["date"] if "tag" in data["git"] else "",
-        series_version=data["series-version"] if "tag" in data["git"] else 0,
-        settings_sdist=Artifact(settings["project"], settings["version"], "sdist", settings["sha256"])
-        if settings
-        else None,
+        tag=git.get("tag"),
+        date=git["date"] if released else "",
+        series_version=data["series-version"] if released else 0,
+        settings_sdist=Artifact(**settings, kind="sdist") if settings else None,
     )
 
 

@@ -32,12 +32,15 @@ from patchsetlib.shell.staging import staged
 _IGNORED = "__pycache__/\n*.pyc\n.*_cache/\n*.egg-info/\n.venv/\n"
 
 # The user commits in an sdist tree with plain git; a global gpgSign or autocrlf must not reach it.
-_TREE_SETTINGS = {
-    "user.name": gitlib.NAME,
-    "user.email": gitlib.EMAIL,
-    "commit.gpgSign": "false",
-    "core.autocrlf": "false",
-}
+_TREE_SETTINGS = f"""\
+[user]
+\tname = {gitlib.NAME}
+\temail = {gitlib.EMAIL}
+[commit]
+\tgpgSign = false
+[core]
+\tautocrlf = false
+"""
 
 # Always the same commit of a patch: the committer's name comes from gitlib, the date from the patch.
 _AM = (
@@ -75,11 +78,10 @@ def make_sdist_tree(base: Base, directory: Path) -> Path:
     directory.mkdir(exist_ok=True)
     branch = f"--initial-branch={branch_name(base)}"
     git("init", "--quiet", "--template=", "--object-format=sha1", branch, cwd=directory)
-    for key, value in _TREE_SETTINGS.items():
-        git("config", key, value, cwd=directory)
-    info = directory / ".git" / "info"
-    info.mkdir(exist_ok=True)
-    (info / "exclude").write_text(_IGNORED, encoding="utf-8")
+    with (directory / ".git" / "config").open("a", encoding="utf-8") as config:
+        config.write(_TREE_SETTINGS)
+    (directory / ".git" / "info").mkdir(exist_ok=True)
+    (directory / ".git" / "info" / "exclude").write_text(_IGNORED, encoding="utf-8")
     for distribution in base.distributions:
         _unpack(distribution, directory)
     git("add", "--all", "--force", ".", cwd=directory)

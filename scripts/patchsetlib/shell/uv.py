@@ -27,7 +27,9 @@ def environment() -> dict[str, str]:
     variables = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
     if bundle := certificates():
         variables["SSL_CERT_FILE"] = bundle
-    if not _uv_has_index() and (index := _pip_settings().get("index-url")):
+    texts = [path.read_text(encoding="utf-8", errors="replace") for path in settings_files()]
+    has_index = any(map(os.environ.get, INDEX_VARIABLES)) or any("index" in text for text in texts)
+    if not has_index and (index := _pip_settings().get("index-url")):
         variables["UV_DEFAULT_INDEX"] = index
     # A Python is something to install knowingly, not to have downloaded as a side effect.
     return variables | {"UV_PYTHON_DOWNLOADS": "never"}
@@ -44,12 +46,6 @@ def settings_files() -> list[Path]:
     chosen = os.environ.get("UV_CONFIG_FILE")
     files = [Path(chosen)] if chosen else [user / "uv" / "uv.toml", Path("/etc/uv/uv.toml")]
     return [path for path in files if path.is_file()]
-
-
-def _uv_has_index() -> bool:
-    return any(map(os.environ.get, INDEX_VARIABLES)) or any(
-        "index" in path.read_text(encoding="utf-8", errors="replace") for path in settings_files()
-    )
 
 
 @functools.cache

@@ -12,10 +12,8 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,13 +35,15 @@ PATHS = (
     f"{TESTS}/api_fastapi/core_api/routes/public/test_job.py",
     f"{TESTS}/api_fastapi/core_api/routes/public/test_monitor.py",
 )
-# Seconds for a whole run, many times what it needs; those that upstream's CI gives a single test; and those
-# that pytest gets to exit after its report is complete.
+# Seconds for a whole run, many times what it needs, and those that upstream's CI gives a single test.
 LIMIT = 3600.0
 TEST_LIMIT = 60
-EXIT_LIMIT = 60.0
 # How often a test that fails is run again; one that then passes is flaky, which is no difference.
 RERUNS = 2
+
+# Workers of stock's LocalExecutor can wait forever for a lock that one of them, killed by a test, has held;
+# the interpreter would join them at its exit.
+_PYTEST = "import os, sys, pytest; code = pytest.main(sys.argv[1:]); sys.stdout.flush(); os._exit(code)"
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 
@@ -220,7 +220,7 @@ def _run_side(tree: Path, python: Path, chosen: Sequence[str], expression: str |
         log, report, home = raw / f"{name}.log", raw / f"{name}.jsonl", tree.with_name(f"{name}-home")
         home.mkdir()
         command = [
-            *(python, "-m", "pytest", "--color=no", "--continue-on-collection-errors"),
+            *(python, "-c", _PYTEST, "--color=no", "--continue-on-collection-errors"),
             *("-p", "no:cacheprovider", "--report-log", report, "--basetemp", home / "tmp"),
             *("--reruns", str(RERUNS), "--with-db-init"),
             *(f"--{phase}-timeout={TEST_LIMIT}" for phase in ("setup", "execution", "teardown")),
@@ -228,7 +228,11 @@ def _run_side(tree: Path, python: Path, chosen: Sequence[str], expression: str |
             *paths,
         ]
         variables = environment.variables(python) | {"AIRFLOW_HOME": str(home), "AIRFLOW_SOURCES": str(tree)}
-        _run_to_report(command, variables, tree / distribution, log, report)
+        try:
+            processes.run(command, env=variables, cwd=tree / distribution, log=log, timeout=LIMIT)
+        except subprocess.TimeoutExpired:
+            problem = f"the unit tests hang: no end in {LIMIT:.0f} s"
+            raise PatchsetError(problem, f"see {display(log)}") from None
         code = read_report(report, distribution, results) if report.exists() else None
         if code not in (0, 1, 5):  # 5: no test was chosen
             raise PatchsetError(
@@ -237,39 +241,6 @@ def _run_side(tree: Path, python: Path, chosen: Sequence[str], expression: str |
                 f"see {display(log)}",
             )
     return results
-
-
-def _run_to_report(
-    command: Sequence[str | Path], variables: Mapping[str, str], cwd: Path, log: Path, report: Path
-) -> None:
-    """
-    Run pytest until it has exited; if it does not exit once its report is complete, it is killed.
-
-    :raises PatchsetError: if the report is not complete within ``LIMIT`` seconds
-    """
-    deadline = time.monotonic() + LIMIT
-    with processes.Guarded.start(command, env=variables, cwd=cwd, log=log) as process:
-        while not _is_complete(report):
-            if time.monotonic() > deadline:
-                raise PatchsetError(f"the unit tests hang: no end in {LIMIT:.0f} s", f"see {display(log)}")
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=1.0)
-                return
-        try:
-            process.wait(timeout=EXIT_LIMIT)
-        except subprocess.TimeoutExpired:
-            # Workers of stock's LocalExecutor can wait forever for a lock that one of them, killed by a test,
-            # has held. The interpreter joins them at its exit: pytest has told all, and never ends.
-            ui.warn(f"pytest does not exit after its last test, killed: see {display(log)}")
-            process.stop(grace=0)
-
-
-def _is_complete(report: Path) -> bool:
-    if not report.exists():
-        return False
-    with report.open("rb") as file:
-        file.seek(max(0, report.stat().st_size - 200))
-        return b'"SessionFinish"' in file.read()
 
 
 def summary(base: Results, patched: Results, compared: Comparison) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from patchsetlib.installs import environment
 from patchsetlib.patches import base as bases
 from patchsetlib.shell import processes
-from patchsetlib.shell.errors import PatchsetError, UsageError
+from patchsetlib.shell.errors import UsageError
 from patchsetlib.shell.paths import ROOT, work_dir
 
 HELP = "run all tests: of the tools, of the patches, of faults, and end to end; or upstream's own"
@@ -58,21 +58,24 @@ def run(args: argparse.Namespace) -> int:
         if getattr(args, option):
             raise UsageError(f"--{option} is for upstream's unit tests", "give a clone with --source as well")
     released = [base for base in bases.chosen(args.base) if base.released]
-    options = [f"--base={name}" for name in args.base]
-    options += ["-k", args.k] if args.k else []
-    options += [] if args.all else ["-m", "not nightly"]
-    options += ["-q"] if args.quiet else []
+    command = [
+        *(sys.executable, "-I", "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT)),
+        *("-o", f"cache_dir={work_dir() / 'pytest-cache'}", "-ra", "--durations=10", "--durations-min=10"),
+        *(f"--base={name}" for name in args.base),
+        *(["-k", args.k] if args.k else []),
+        *([] if args.all else ["-m", "not nightly"]),
+        *(["-q"] if args.quiet else []),
+    ]
     if not any(os.path.exists(word.partition("::")[0]) for word in args.rest if not word.startswith("-")):
         parts = [part for part in PARTS if not args.only or part in args.only]
-        options += [*_side_by_side(), *map(_part, parts)]
+        # A process more than there are processors: of some tests, most is waiting.
+        command += ["-n", str(min(len(os.sched_getaffinity(0)) + 1, 8)), "--dist", "loadgroup"]
+        command += [str(ROOT / "tests" / part) for part in parts]
         if not args.k:
             _prepare(released, parts, args.all)
-    processes.become([*_pytest(), *options, *args.rest], _variables())
-
-
-def _side_by_side() -> list[str]:
-    """Return the options for a process more than there are processors: of some tests, most is waiting."""
-    return ["-n", str(min(len(os.sched_getaffinity(0)) + 1, 8)), "--dist", "loadgroup"]
+    # Options for other test suites must not get into this one.
+    variables = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
+    processes.become([*command, *args.rest], variables)
 
 
 def _run_upstream(args: argparse.Namespace) -> int:
@@ -87,13 +90,6 @@ def _run_upstream(args: argparse.Namespace) -> int:
     return upstreamtests.run(base, args.source, args.revision, args.python, args.paths or [], args.k)
 
 
-def _part(name: str) -> str:
-    directory = ROOT / "tests" / name
-    if not directory.is_dir():
-        raise PatchsetError(f"there is no {directory}", "restore tests/ with git")
-    return str(directory)
-
-
 def _prepare(released: list[bases.Base], parts: list[str], all_tests: bool) -> None:
     """Build what takes long here, where it can be seen, and where an error is one line."""
     for base in released:
@@ -104,15 +100,3 @@ def _prepare(released: list[bases.Base], parts: list[str], all_tests: bool) -> N
             # Without --all, no test needs stock but on the first.
             if all_tests or base is released[0]:
                 environment.python(base, patched=False)
-
-
-def _pytest() -> list[str]:
-    return [
-        *(sys.executable, "-I", "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT)),
-        *("-o", f"cache_dir={work_dir() / 'pytest-cache'}", "-ra", "--durations=10", "--durations-min=10"),
-    ]
-
-
-def _variables() -> dict[str, str]:
-    # Options for other test suites must not get into this one.
-    return {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
