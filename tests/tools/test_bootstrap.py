@@ -89,6 +89,12 @@ def machine(tmp_path) -> Machine:
 
 
 def test_installs_once_then_runs(machine, tmp_path):
+    """Called through a link, with work/ elsewhere, and a pip that installs for the user."""
+    link, work, settings = tmp_path / "patchset", tmp_path / "other work", tmp_path / "pip.conf"
+    link.symlink_to(machine.script)
+    settings.write_text("[install]\nuser = true\n")
+    machine.script = link
+    machine.env |= {"PATCHSET_WORK": str(work), "PIP_CONFIG_FILE": str(settings)}
     trap = tmp_path / "trap"
     trap.mkdir()
     for directory in (trap, machine.root):
@@ -103,6 +109,8 @@ def test_installs_once_then_runs(machine, tmp_path):
     code, out, err = machine.run("status", env={"PYTHONPATH": str(trap), "PYTHONHOME": "", "PYTHONX": "kept"})
     assert (code, err) == (0, "")
     assert {name for name in json.loads(out)[2] if name.startswith("PYTHON")} == {"PYTHONX"}
+    assert machine.environments() == []
+    assert len(machine.environments(work)) == 1
 
 
 @pytest.mark.nightly
@@ -134,18 +142,6 @@ def test_doctor_needs_psutil_alone(machine, tmp_path):
     done = subprocess.run(command, env=machine.env, capture_output=True, text=True)
     assert done.stderr.startswith("installing the libraries of the tools into ")
     assert len(machine.environments()) == 1
-
-
-def test_as_users_have_it(machine, tmp_path):
-    """Called through a link, with work/ elsewhere, and a pip that installs for the user."""
-    link, work, settings = tmp_path / "patchset", tmp_path / "other work", tmp_path / "pip.conf"
-    link.symlink_to(machine.script)
-    settings.write_text("[install]\nuser = true\n")
-    env = machine.env | {"PATCHSET_WORK": str(work), "PIP_CONFIG_FILE": str(settings)}
-    done = subprocess.run([sys.executable, link], env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert machine.environments() == []
-    assert len(machine.environments(work)) == 1
 
 
 @pytest.mark.nightly

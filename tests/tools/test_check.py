@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from sampleset import BODY, TRAILERS, tree_of, user_git
+from sampleset import BODY, tree_of, user_git
 
-from patchsetlib.patches import check, series
+from patchsetlib.patches import check
+from patchsetlib.patches.series import Patch
 
 CODE = "airflow-core/src/airflow/fifth.py"
 TESTS = "airflow-core/tests/unit/test_fifth.py"
@@ -174,24 +177,22 @@ def test_base_that_cannot_be_read(repository):
 # Message and content
 
 
-@pytest.fixture
-def patch(repository, tmp_path):
-    """Return a way to read a patch with parts of message or content other than in a good one."""
-
-    def make(subject="Take the fifth step right", body=BODY, trailers=TRAILERS, files=None):
-        work = tmp_path / "one"
-        work.mkdir()
-        user_git("init", "--quiet", cwd=work)
-        user_git("commit", "--quiet", "--allow-empty", "--message", "Base", cwd=work)
-        files = {CODE: "x = 5\n", TESTS: "x = 5\n"} if files is None else files
-        repository.commit(work, subject, files, body=body, trailers=trailers)
-        user_git("format-patch", "--quiet", "-1", "-o", tmp_path, cwd=work)
-        return series.parse(next(tmp_path.glob("*.patch")))
-
-    return make
+KEPT = {"Exit-condition": ("some day",), "Forwarded": ("no",)}
+GOOD = Patch(
+    path=Path("x.patch"),
+    name="x.patch",
+    subject="Take the fifth step right",
+    message="\n" * 40,
+    body=BODY,
+    trailers=KEPT,
+    files=(CODE, TESTS),
+    created=frozenset([TESTS]),
+)
+NO_TESTS = f"changes {CODE} without tests; add them or the trailer"
 
 
-def problems(patch) -> list[str]:
+def problems(parts) -> list[str]:
+    patch = replace(GOOD, **parts)
     return [finding.problem for finding in (*check.message(patch), *check.content(patch, ["airflow-core"]))]
 
 
@@ -201,29 +202,23 @@ def problems(patch) -> list[str]:
         ({"subject": "Take " + "x" * 65}, "the subject has 70 characters, 69 at most"),
         ({"subject": "Take the step."}, "the subject ends with a period"),
         ({"subject": "fix: take the step"}, "the subject does not start with a capital letter"),
-        ({"body": "Needed. No risk, rather than some.\n"}, "no reason given: the message has 34 characters"),
-        ({"body": BODY + "x\n" * 32}, "the message has 41 lines, 40 at most"),
+        ({"body": "Needed. No risk, rather than some."}, "no reason given: 34 characters"),
+        ({"message": "\n" * 41}, "the message has 41 lines, 40 at most"),
         ({"body": BODY.replace("Risk", "Beware")}, "the message names no risk"),
-        ({"trailers": "Exit-condition: \nForwarded: no\n"}, "no exit condition"),
-        ({"trailers": "Exit-condition: some day\n"}, "trailer 'Forwarded: ' is not no, not-needed or a URL"),
+        ({"trailers": KEPT | {"Exit-condition": ("",)}}, "no exit condition"),
+        ({"trailers": KEPT | {"Forwarded": ("maybe",)}}, "trailer 'Forwarded: maybe' is not no, not-needed"),
+        ({"trailers": KEPT | {"Signed-off-by": ("X",)}}, "unknown trailer 'Signed-off-by:'"),
+        ({"files": (CODE,)}, NO_TESTS),
+        ({"files": (CODE,), "trailers": KEPT | {"Tests": ("none",)}}, NO_TESTS),
+        ({"files": ()}, "changes nothing"),
         (
-            {"trailers": "Exit-condition: some day\nForwarded: maybe\n"},
-            "trailer 'Forwarded: maybe' is not no, not-needed or a URL",
-        ),
-        ({"trailers": f"{TRAILERS}Signed-off-by: X <x@invalid>\n"}, "unknown trailer 'Signed-off-by:'"),
-        ({"files": {CODE: "x = 5\n"}}, f"changes {CODE} without tests; add them or the trailer"),
-        (
-            {"files": {CODE: "x = 5\n"}, "trailers": f"{TRAILERS}Tests: none\n"},
-            f"changes {CODE} without tests; add them or the trailer",
-        ),
-        (
-            {"files": {"airflow-core/PKG-INFO": "Name: x\n"}},
+            {"created": frozenset(["airflow-core/PKG-INFO"])},
             "creates airflow-core/PKG-INFO, which is neither source, nor test, nor document",
         ),
     ],
 )
-def test_bad_patch(patch, parts, problem):
-    (found,) = problems(patch(**parts))
+def test_bad_patch(parts, problem):
+    (found,) = problems(parts)
     assert found.startswith(problem)
 
 
@@ -231,21 +226,16 @@ def test_bad_patch(patch, parts, problem):
     "parts",
     [
         {},
-        {"body": BODY + "x\n" * 31},
-        {"trailers": "Exit-condition: some day\nForwarded: https://example.invalid/pull/1\n"},
-        {
-            "trailers": "Bug: https://example.invalid/1\nDepends-on: Take the third step\n"
-            "Applied-Upstream: 3.2.0\n"
-            "Forwarded: not-needed\nExit-condition: upstream has it,\n which may take a while\n"
-        },
-        {"files": {CODE: "x = 5\n"}, "trailers": f"{TRAILERS}Tests: none (only a comment)\n"},
-        {"files": {"airflow-core/newsfragments/1.bugfix.rst": "Better.\n"}},
+        {"trailers": KEPT | {"Forwarded": ("https://example.invalid/pull/1",), "Bug": ("x", "y")}},
+        {"trailers": KEPT | {"Forwarded": ("not-needed",), "Applied-Upstream": ("3.2.0",)}},
+        {"files": (CODE,), "trailers": KEPT | {"Tests": ("none (only a comment)",)}},
+        {"created": frozenset(["airflow-core/newsfragments/1.bugfix.rst"])},
         {"subject": "[AIP-1] Take the step"},
         {"subject": "`gc.freeze` before the fork"},
     ],
 )
-def test_good_patch(patch, parts):
-    assert problems(patch(**parts)) == []
+def test_good_patch(parts):
+    assert problems(parts) == []
 
 
 def test_message_and_content_are_part_of_check(repository):

@@ -109,36 +109,24 @@ def _documents(base: Base, patches: Sequence[Patch]) -> Iterator[Finding]:
 
 def message(patch: Patch) -> Iterator[Finding]:
     """Yield what is wrong with the message of a patch."""
-    subject, body, lines = patch.subject, patch.body, patch.message.count("\n")
-    forwarded = patch.trailer("Forwarded") or ""
+    subject, body, forwarded = patch.subject, patch.body, patch.trailer("Forwarded") or ""
+    length, size, lines = len(subject), len(body), patch.message.count("\n")
+    risk, exit_condition = re.search(r"\brisk", body, re.IGNORECASE), patch.trailer("Exit-condition")
+    place = _FORWARDED.fullmatch(forwarded)
     rules = [
-        (
-            len(subject) > _SUBJECT_LENGTH,
-            f"the subject has {len(subject)} characters, {_SUBJECT_LENGTH} at most",
-        ),
+        (length > _SUBJECT_LENGTH, f"the subject has {length} characters, {_SUBJECT_LENGTH} at most"),
         (subject.endswith("."), "the subject ends with a period"),
         (not _CAPITAL.match(subject), "the subject does not start with a capital letter"),
         (lines > _MESSAGE_LINES, f"the message has {lines} lines, {_MESSAGE_LINES} at most"),
-        (
-            len(body) < _REASON_LENGTH,
-            f"no reason given: the message has {len(body)} characters, {_REASON_LENGTH} at least",
-        ),
-        (
-            not re.search(r"\brisk", body, re.IGNORECASE),
-            "the message names no risk (say what could go wrong, with the word 'risk')",
-        ),
-        (
-            not patch.trailer("Exit-condition"),
-            "no exit condition (trailer 'Exit-condition: when the patch can be dropped')",
-        ),
-        (
-            not _FORWARDED.fullmatch(forwarded),
-            f"trailer 'Forwarded: {forwarded}' is not no, not-needed or a URL",
-        ),
+        (size < _REASON_LENGTH, f"no reason given: {size} characters, {_REASON_LENGTH} at least"),
+        (not risk, "the message names no risk (say what could go wrong, with the word 'risk')"),
+        (not exit_condition, "no exit condition (trailer 'Exit-condition: when the patch can be dropped')"),
+        (not place, f"trailer 'Forwarded: {forwarded}' is not no, not-needed or a URL"),
     ]
-    for key in patch.trailers:
-        rules.append((key not in TRAILERS, f"unknown trailer '{key}:'; known: {', '.join(TRAILERS)}"))
     yield from (Finding(patch.path, problem) for wrong, problem in rules if wrong)
+    for key in patch.trailers:
+        if key not in TRAILERS:
+            yield Finding(patch.path, f"unknown trailer '{key}:'; known: {', '.join(TRAILERS)}")
 
 
 def content(
