@@ -7,6 +7,7 @@ For those who have none there is a shallow one below ``work/``.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -27,7 +28,7 @@ from patchsetlib.shell.paths import display, work_dir
 _ID = re.compile("[0-9a-f]{40}")
 
 
-def checkout(base: Base, patches: Sequence[Patch], clone: Path, target: Path) -> list[Applied]:
+def checkout(base: Base, patches: Sequence[Patch], clone: Path, target: Path) -> None:
     """
     Make ``target`` a worktree of ``clone`` with ``patches`` as commits on the base's branch.
 
@@ -36,12 +37,11 @@ def checkout(base: Base, patches: Sequence[Patch], clone: Path, target: Path) ->
     resolve(clone, base)
     add_worktree(clone, target, source.branch_name(base), base.commit)
     try:
-        applied = source.apply_series(base, target, patches)
+        source.apply_series(base, target, patches)
     except BaseException:
         remove_worktree(clone, target, source.branch_name(base))
         raise
     git("tag", "--force", source.tag_name(base), base.commit, cwd=clone)
-    return applied
 
 
 def add_worktree(clone: Path, target: Path, branch: str, start: str) -> None:
@@ -149,11 +149,9 @@ def borrow(repository: Path, directory: Path) -> Path:
         Path(git("rev-parse", "--path-format=absolute", "--git-path", name, cwd=repository).rstrip("\n"))
         for name in ("objects", "shallow")
     )
-    # In C's quotes, since a leading quote or # would mean something.
-    escaped = str(objects).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     alternates = directory / ".git" / "objects" / "info" / "alternates"
     alternates.parent.mkdir(exist_ok=True)
-    alternates.write_text(f'"{escaped}"\n', encoding="utf-8", errors="surrogateescape")
+    alternates.write_bytes(os.fsencode(objects) + b"\n")
     if shallow.exists():
         shutil.copy(shallow, directory / ".git")
     return directory

@@ -39,9 +39,7 @@ def format_commits(repository: Path, start: str, tip: str, scratch: Path) -> lis
     :param scratch: a directory, created
     """
     scratch.mkdir()
-    start, tip = (
-        git("rev-parse", "--verify", f"{name}^{{commit}}", cwd=repository).strip() for name in (start, tip)
-    )
+    start, tip = (gitlib.resolve(name, repository) or name for name in (start, tip))
     bare = clones.borrow(repository, scratch / "objects")
     listed = git("format-patch", *_FORMAT, "-o", scratch / "patches", f"{start}..{tip}", cwd=bare)
     paths = [Path(line) for line in listed.splitlines()]
@@ -91,22 +89,15 @@ def export(base: Base, tree: Path, scratch: Path) -> dict[Path, bytes | None]:
 
 
 def write(changes: dict[Path, bytes | None]) -> None:
-    """
-    Replace the files in their order, each at once.
-
-    :raises PatchsetError: if one cannot be written
-    """
+    """Replace the files in their order, each at once."""
     for path, content in changes.items():
-        try:
-            if content is None:
-                path.unlink()
-                continue
-            path.parent.mkdir(exist_ok=True)
-            temporary = path.with_name(f".{path.name}.new")
-            temporary.write_bytes(content)
-            os.replace(temporary, path)
-        except OSError as e:
-            raise PatchsetError(f"cannot write {display(path)}: {e.strerror}") from e
+        if content is None:
+            path.unlink()
+            continue
+        path.parent.mkdir(exist_ok=True)
+        temporary = path.with_name(f".{path.name}.new")
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
 
 
 def _endpoints(base: Base, tree: Path) -> tuple[str, str]:

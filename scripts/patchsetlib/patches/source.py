@@ -152,11 +152,7 @@ def key(base: Base, patched: bool) -> str:
     for distribution in base.distributions:
         digest.update(f"\0{distribution.directory}\0{distribution.sdist}".encode())
     for name in series.names(base) if patched else ():
-        path = series.path_of(base, name)
-        try:
-            digest.update(f"\0{name}\0".encode() + path.read_bytes())
-        except OSError as e:
-            raise PatchsetError(f"{display(path)} cannot be read: {e.strerror}", "restore it with git") from e
+        digest.update(f"\0{name}\0".encode() + series.path_of(base, name).read_bytes())
     return digest.hexdigest()[:16]
 
 

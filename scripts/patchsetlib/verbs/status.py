@@ -32,12 +32,17 @@ def run(args: argparse.Namespace) -> int:
         rows += [(name, number, patch) for number, patch in enumerate(patches, start=1)]
     if args.json:
         print(json.dumps([_record(*row) for row in rows], indent=2))
-    elif (console := Console(highlight=False, markup=False)).is_terminal:
-        console.print(_table(rows))
-    else:
-        for name, number, patch in rows:
-            fields = (str(number), patch.subject, _files(patch), _upstream(patch), _exit(patch))
-            print("\t".join((name, *fields)))
+        return 0
+    console = Console(highlight=False, markup=False)
+    table = Table("Base", "#", "Patch", "Files", "Upstream", "Can go when", box=box.SIMPLE_HEAD)
+    for name, number, patch in rows:
+        leaves = patch.trailer("Exit-condition") or "unknown"
+        fields = (name, str(number), patch.subject, str(len(patch.files)), _upstream(patch), leaves)
+        table.add_row(*fields)
+        if not console.is_terminal:
+            print("\t".join(fields))
+    if console.is_terminal:
+        console.print(table)
     return 0
 
 
@@ -47,26 +52,11 @@ def _record(name: str, number: int, patch: Patch) -> dict:
         "number": number,
         "patch": patch.name,
         "subject": patch.subject,
-        "files": list(patch.files),
-        "trailers": {key: list(values) for key, values in patch.trailers.items()},
+        "files": patch.files,
+        "trailers": patch.trailers,
     }
-
-
-def _table(rows: list[tuple[str, int, Patch]]) -> Table:
-    table = Table("Base", "#", "Patch", "Files", "Upstream", "Can go when", box=box.SIMPLE_HEAD)
-    for name, number, patch in rows:
-        table.add_row(name, str(number), patch.subject, _files(patch), _upstream(patch), _exit(patch))
-    return table
-
-
-def _files(patch: Patch) -> str:
-    return str(len(patch.files))
 
 
 def _upstream(patch: Patch) -> str:
     applied = patch.trailer("Applied-Upstream")
     return f"applied: {applied}" if applied else f"forwarded: {patch.trailer('Forwarded') or 'unknown'}"
-
-
-def _exit(patch: Patch) -> str:
-    return patch.trailer("Exit-condition") or "unknown"
