@@ -56,7 +56,6 @@ def _with_commit_base(_pristine, tmp_path_factory) -> Repository:
 def commit_base(_with_commit_base, tmp_path) -> Repository:
     """A patch set with a base that is a commit, and two patches for it."""
     repository = sampleset.copy(_with_commit_base, tmp_path)
-    toml = repository.root / "airflow-core" / samplecommit.NAME / "base.toml"
     old, new = _with_commit_base.upstream.as_uri(), repository.upstream.as_uri()
-    toml.write_text(toml.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+    sampleset.edit(repository.root / "airflow-core" / samplecommit.NAME / "base.toml", (old, new))
     return repository

@@ -66,6 +66,15 @@ def write(directory: Path, files: dict[str, str]) -> None:
         path.write_text(text, encoding="utf-8")
 
 
+def edit(path: Path, *replacements: tuple[str, str]) -> None:
+    """Replace texts in a file, each of which must be there."""
+    text = path.read_text(encoding="utf-8")
+    for old, new in replacements:
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text, encoding="utf-8")
+
+
 def tree_of(directory: Path) -> dict[str, bytes]:
     """Return the content of every file below ``directory``, to see that nothing changed."""
     return {

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sampleset import BODY, tree_of, user_git
+from sampleset import BODY, edit, tree_of, user_git
 
 from patchsetlib.patches import check
 from patchsetlib.patches.series import Patch
@@ -30,15 +30,6 @@ def findings(repository) -> list[str]:
     return [line.removeprefix("airflow-core/1.0/") for line in done.stdout.splitlines()]
 
 
-def edit(repository, name: str, *replacements: tuple[str, str]) -> None:
-    path = repository.base / name
-    text = path.read_text(encoding="utf-8")
-    for old, new in replacements:
-        assert old in text
-        text = text.replace(old, new)
-    path.write_text(text, encoding="utf-8")
-
-
 def test_nothing_to_find(repository):
     user_git("init", "--quiet", cwd=repository.root)
     before = tree_of(repository.base), tree_of(repository.root / ".git")
@@ -51,7 +42,7 @@ def test_nothing_to_find(repository):
 
 
 def test_unlisted(repository):
-    edit(repository, "series", (f"{THIRD}\n", ""))
+    edit(repository.base / "series", (f"{THIRD}\n", ""))
     assert f"{THIRD}: is not listed in series" in findings(repository)
 
 
@@ -62,14 +53,14 @@ def test_missing(repository):
 
 
 def test_listed_twice(repository):
-    edit(repository, "series", (f"{THIRD}\n", f"{THIRD}\n{THIRD}\n"))
+    edit(repository.base / "series", (f"{THIRD}\n", f"{THIRD}\n{THIRD}\n"))
     assert findings(repository) == [f"series: lists {THIRD} 2 times"]
 
 
 def test_same_subject(repository):
     copy = THIRD.replace("0003", "0004")
     shutil.copy(repository.base / THIRD, repository.base / copy)
-    edit(repository, "series", (f"{THIRD}\n", f"{THIRD}\n{copy}\n"))
+    edit(repository.base / "series", (f"{THIRD}\n", f"{THIRD}\n{copy}\n"))
     assert "series: 2 patches have the subject 'Say what a step is'" in findings(repository)
 
 
@@ -80,7 +71,7 @@ def test_no_series(repository):
 
 
 def test_cover_letter(repository):
-    edit(repository, "cover-letter.md", ("- Say what a step is\n", ""))
+    edit(repository.base / "cover-letter.md", ("- Say what a step is\n", ""))
     assert findings(repository) == ["cover-letter.md: does not name the patch 'Say what a step is'"]
     (repository.base / "cover-letter.md").unlink()
     (found,) = findings(repository)
@@ -117,20 +108,20 @@ def test_not_a_patch(repository):
 
 
 def test_corrupt_patch(repository):
-    edit(repository, FIRST, ("-    return 3\n", ""))
+    edit(repository.base / FIRST, ("-    return 3\n", ""))
     (line,) = findings(repository)
     assert re.match(rf"{FIRST}: .* is not a patch: corrupt patch at .*line \d+", line)
 
 
 def test_does_not_apply(repository):
-    edit(repository, FIRST, ("-    return 3\n", "-    return 8\n"))
+    edit(repository.base / FIRST, ("-    return 3\n", "-    return 8\n"))
     (line,) = findings(repository)
     assert f"{FIRST}: {FIRST} does not apply: airflow-core/src/airflow/first.py:" in line
 
 
 def test_file_that_no_sdist_holds(repository):
     """It exists in a full checkout, which is not what the release's users have."""
-    edit(repository, FIRST, ("airflow/first.py", "airflow/other.py"))
+    edit(repository.base / FIRST, ("airflow/first.py", "airflow/other.py"))
     missing, does_not_apply = findings(repository)
     assert (
         missing == f"{FIRST}: changes airflow-core/src/airflow/other.py, which no sdist of this release holds"
@@ -139,14 +130,14 @@ def test_file_that_no_sdist_holds(repository):
 
 
 def test_not_refreshed(repository):
-    edit(repository, FIRST, ("@@ -11,7 +11,7 @@", "@@ -6,7 +6,7 @@"))
+    edit(repository.base / FIRST, ("@@ -11,7 +11,7 @@", "@@ -6,7 +6,7 @@"))
     assert findings(repository) == [f"{FIRST}: is not what export writes; {EXPORT}"]
 
 
 def test_wrong_name(repository):
     name = "0005-Say-what-a-step-is.patch"
     (repository.base / THIRD).rename(repository.base / name)
-    edit(repository, "series", (THIRD, name))
+    edit(repository.base / "series", (THIRD, name))
     assert f"{name}: should be named {THIRD}; {EXPORT}" in findings(repository)
 
 
@@ -160,7 +151,7 @@ def test_commits_file(repository):
 
 
 def test_whitespace(repository):
-    edit(repository, FIRST, ("+    return 33\n", "+    return 33 \n"))
+    edit(repository.base / FIRST, ("+    return 33\n", "+    return 33 \n"))
     assert any(line.endswith("first.py:14: trailing whitespace") for line in findings(repository))
 
 
@@ -239,7 +230,7 @@ def test_good_patch(parts):
 
 
 def test_message_and_content_are_part_of_check(repository):
-    edit(repository, FIRST, ("Forwarded: no\n", ""), ("tests/unit", "unit"))
+    edit(repository.base / FIRST, ("Forwarded: no\n", ""), ("tests/unit", "unit"))
     found = findings(repository)
     assert any("trailer 'Forwarded: ' is not" in line for line in found)
     assert any("without tests" in line for line in found)

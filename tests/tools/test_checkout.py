@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import sampleset
-from sampleset import CARRIED, user_git
+from sampleset import CARRIED, edit, user_git
 
 import patchsetlib.patches.base
 from patchsetlib.patches import source
@@ -160,9 +160,7 @@ def test_clone_that_has_the_branch(repository, full):
 
 
 def break_second(repository) -> None:
-    path = repository.patches[1]
-    text = path.read_text(encoding="utf-8").replace("-    return 7\n", "-    return 8\n")
-    path.write_text(text, encoding="utf-8")
+    edit(repository.patches[1], ("-    return 7\n", "-    return 8\n"))
 
 
 def test_clone_is_clean_after_a_failure(repository, full):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from samplecommit import FIRST, GUIDE, NAME, OLD_TEST, ONE
-from sampleset import tree_of, user_git
+from sampleset import edit, tree_of, user_git
 
 BRANCH = f"patchset/{NAME}"
 TAG = f"patchset-base/{NAME}"
@@ -29,13 +29,6 @@ def full(repository) -> Path:
 
 def directory(repository) -> Path:
     return repository.root / "airflow-core" / NAME
-
-
-def edit(repository, old: str, new: str) -> None:
-    path = directory(repository) / ONE
-    text = path.read_text(encoding="utf-8")
-    assert old in text
-    path.write_text(text.replace(old, new), encoding="utf-8")
 
 
 def test_checkout(repository, full):
@@ -70,8 +63,7 @@ def test_round_trip(repository, full):
 
 
 def test_check_without_a_clone(repository):
-    edit(repository, "Forwarded: no\n", "")
-    edit(repository, "-    return 3\n", "-    return 8\n")
+    edit(directory(repository) / ONE, ("Forwarded: no\n", ""), ("-    return 3\n", "-    return 8\n"))
     done = repository.run("--quiet", "check", NAME)
     assert f"warning: {NAME}: applying the patches skipped: no clone of " in done.stderr
     (line,) = done.stdout.splitlines()
@@ -113,6 +105,5 @@ def test_what_needs_a_release(repository):
 
 
 def test_base_lacks_an_entry(repository):
-    path = directory(repository) / "base.toml"
-    path.write_text(path.read_text(encoding="utf-8").replace("commit", "committed"), encoding="utf-8")
+    edit(directory(repository) / "base.toml", ("commit", "committed"))
     assert "base.toml: no entry 'commit'" in repository.fails("check", NAME)

@@ -10,7 +10,7 @@ import signal
 import subprocess
 
 import pytest
-from sampleset import MODULE, tree_of, user_git
+from sampleset import MODULE, edit, tree_of, user_git
 
 FIRST = "airflow-core/src/airflow/first.py"
 BRANCH = "patchset/1.0"
@@ -206,8 +206,7 @@ def test_renames(repository, tree):
 @pytest.fixture
 def common(repository, tree):
     """The patch set with its third patch in ``common/``, as one has to name it in ``series``."""
-    path = repository.base / "series"
-    path.write_text(path.read_text(encoding="utf-8").replace(THIRD, COMMON), encoding="utf-8")
+    edit(repository.base / "series", (THIRD, COMMON))
     stored = (repository.base / THIRD).read_bytes()
     repository.ok("export", "1.0")
     assert (repository.base / COMMON).read_bytes() == stored
@@ -327,8 +326,7 @@ def test_file_that_no_sdist_holds(repository, full):
 
 def test_other_base(repository, tree):
     """The base moved on after the tree was made."""
-    path = repository.base / "base.toml"
-    path.write_text(path.read_text().replace("2025-01-01T00:00:00+00:00", "2025-01-02T00:00:00+00:00"))
+    edit(repository.base / "base.toml", ("2025-01-01T00:00:00+00:00", "2025-01-02T00:00:00+00:00"))
     assert "does not start from the source that 1.0/base.toml names" in refused(repository)
 
 

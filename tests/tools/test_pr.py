@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from monorepo import FILES, STEPS, TRAILERS, UNIT, PatchSet, commit, git
+from sampleset import edit
 
 BODY = "The seventh step\nis wrong.\n\n  before    after\n       7       77\n\nA table was discarded.\n"
 GITCONFIG = "[user]\nname = Ada\nemail = ada@invalid\n[commit]\ngpgSign = true\n[diff]\nnoprefix = true\n"
@@ -50,8 +51,7 @@ def me(pristine, tmp_path) -> PatchSet:
     """The patch set, and a clone with upstream's main, which has moved on, and a fork."""
     shutil.copytree(pristine.top, tmp_path / "top", symlinks=True)
     me = PatchSet(tmp_path / "top")
-    toml = me.base / "base.toml"
-    toml.write_text(toml.read_text().replace(pristine.upstream.as_uri(), me.upstream.as_uri()))
+    edit(me.base / "base.toml", (pristine.upstream.as_uri(), me.upstream.as_uri()))
     fetch(me)
     git(me.clone, "remote", "set-url", "origin", "https://github.com/apache/airflow.git")
     git(me.clone, "remote", "add", "mine", "git@github.com:ada/airflow.git")
@@ -224,8 +224,7 @@ def test_mistakes(me, patch, options, code, said):
 
 
 def test_dependency_that_the_series_lacks(me):
-    series = me.base / "series"
-    series.write_text(series.read_text().replace("0003-Say-so.patch\n", ""))
+    edit(me.base / "series", ("0003-Say-so.patch\n", ""))
     assert "0004-Take-the-ninth-step.patch depends on 'Say so', which is no patch of this series" in fails(
         me, "3"
     )

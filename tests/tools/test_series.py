@@ -6,7 +6,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from sampleset import BODY, MODULE
+from sampleset import BODY, MODULE, edit
 
 import patchsetlib.patches.base
 from patchsetlib.patches import base as bases
@@ -20,10 +20,8 @@ def base(repository, monkeypatch):
     return bases.load("1.0")
 
 
-def edit(path, old: str, new: str) -> series.Patch:
-    text = path.read_text(encoding="utf-8")
-    assert old in text
-    path.write_text(text.replace(old, new), encoding="utf-8")
+def edited(path, old: str, new: str) -> series.Patch:
+    edit(path, (old, new))
     return series.parse(path)
 
 
@@ -38,8 +36,7 @@ def test_base(base):
 def test_base_of_a_provider(repository, base):
     directory = repository.root / "providers" / "one" / "1.0"
     shutil.copytree(base.directory, directory)
-    toml = directory / "base.toml"
-    toml.write_text(toml.read_text().replace('directory = "airflow-core"', 'directory = "providers/one"'))
+    edit(directory / "base.toml", ('directory = "airflow-core"', 'directory = "providers/one"'))
 
     provider = bases.load("one-1.0")
 
@@ -79,10 +76,10 @@ def test_series_file(base):
 
 def test_trailers(repository):
     one, two, _ = repository.patches
-    patch = edit(one, "Forwarded: no\n", "Forwarded: no\nBug: one\nBug: two\n  and more\n")
+    patch = edited(one, "Forwarded: no\n", "Forwarded: no\nBug: one\nBug: two\n  and more\n")
     assert patch.trailers["Bug"] == ("one", "two and more")
     assert patch.trailer("Bug") == "two and more"
-    patch = edit(two, "Exit-condition: upstream releases the same\nForwarded: no\n", "")
+    patch = edited(two, "Exit-condition: upstream releases the same\nForwarded: no\n", "")
     assert patch.trailers == {}
     assert patch.body == BODY.strip()
 
@@ -93,7 +90,7 @@ def test_long_and_foreign_subject(repository):
     )
     path = repository.patches[0]
     folded = subject.replace("not — ", "not —\n ")
-    assert edit(path, "[demo] Take the third step right", folded).subject == subject
+    assert edited(path, "[demo] Take the third step right", folded).subject == subject
 
 
 def test_bytes_that_are_not_utf8(repository):

@@ -6,6 +6,8 @@ import os
 import pty
 import subprocess
 
+from sampleset import edit
+
 
 def test_plain(repository):
     lines = [line.split("\t") for line in repository.ok("status").splitlines()]
@@ -18,11 +20,7 @@ def test_plain(repository):
 
 
 def test_applied_upstream(repository):
-    path = repository.patches[2]
-    text = path.read_text(encoding="utf-8").replace(
-        "Forwarded: no\n", "Forwarded: no\nApplied-Upstream: 3.2.0\n"
-    )
-    path.write_text(text, encoding="utf-8")
+    edit(repository.patches[2], ("Forwarded: no\n", "Forwarded: no\nApplied-Upstream: 3.2.0\n"))
     assert repository.ok("status").splitlines()[2].split("\t")[4] == "applied: 3.2.0"
 
 

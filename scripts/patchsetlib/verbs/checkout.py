@@ -20,17 +20,12 @@ HELP = "make a source tree of a base, with its patches as commits"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("base", metavar="BASE", help="one that patchset status lists")
-    parser.add_argument(
-        "--source",
-        metavar="CLONE",
-        type=Path,
-        help="make a worktree of this clone of apache/airflow (default: the sdists, or a clone of its own)",
-    )
-    parser.add_argument(
-        "--dir", metavar="DIR", type=Path, help="where the tree goes (default: work/BASE/source)"
-    )
-    parser.add_argument("--before", metavar="PATCH", help="apply only the patches before this one")
+    add = parser.add_argument
+    add("base", metavar="BASE", help="one that patchset status lists")
+    origin = "make a worktree of this clone of apache/airflow (default: the sdists, or a clone of its own)"
+    add("--source", metavar="CLONE", type=Path, help=origin)
+    add("--dir", metavar="DIR", type=Path, help="where the tree goes (default: work/BASE/source)")
+    add("--before", metavar="PATCH", help="apply only the patches before this one")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -16,13 +16,10 @@ HELP = "write the patch files of a base from the commits of its source tree"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("base", metavar="BASE", help="one that patchset status lists")
-    parser.add_argument(
-        "--dir", metavar="DIR", type=Path, help="the tree that checkout made (default: work/BASE/source)"
-    )
-    parser.add_argument(
-        "--check", "--dry-run", action="store_true", help="write nothing; fail if anything would change"
-    )
+    add = parser.add_argument
+    add("base", metavar="BASE", help="one that patchset status lists")
+    add("--dir", metavar="DIR", type=Path, help="the tree that checkout made (default: work/BASE/source)")
+    add("--check", "--dry-run", action="store_true", help="write nothing; fail if anything would change")
 
 
 def run(args: argparse.Namespace) -> int:

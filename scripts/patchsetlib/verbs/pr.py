@@ -24,26 +24,13 @@ _NO_ADDRESS = "ADDRESS-OF-THE-PATCH-SET"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("base", metavar="BASE", help="for example 3.4.0b2; see patchset status")
-    parser.add_argument(
-        "patch", metavar="PATCH", help="its number in the series, or a part of its file name or subject"
-    )
-    parser.add_argument(
-        "--source",
-        metavar="CLONE",
-        type=Path,
-        help="clone of apache/airflow that gets the branch (default: one of its own)",
-    )
-    parser.add_argument(
-        "--onto", metavar="REV", help="commit to put it on (default: upstream's main, as last fetched)"
-    )
-    parser.add_argument(
-        "--dir",
-        metavar="DIR",
-        type=Path,
-        help="where worktree and description go (default: work/BASE/pr/NAME)",
-    )
-    parser.add_argument("--branch", metavar="NAME", help="name of the branch (default: made of the subject)")
+    add = parser.add_argument
+    add("base", metavar="BASE", help="for example 3.4.0b2; see patchset status")
+    add("patch", metavar="PATCH", help="its number in the series, or a part of its file name or subject")
+    add("--source", metavar="CLONE", type=Path, help="clone that gets the branch (default: one of its own)")
+    add("--onto", metavar="REV", help="commit to put it on (default: upstream's main, as last fetched)")
+    add("--dir", metavar="DIR", type=Path, help="for worktree and description (default: work/BASE/pr/NAME)")
+    add("--branch", metavar="NAME", help="name of the branch (default: made of the subject)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -17,25 +17,13 @@ HELP = "move the series of a base to another commit or release, and show what ch
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("base", metavar="BASE", help="one that patchset status lists")
-    parser.add_argument(
-        "--onto",
-        metavar="REV",
-        required=True,
-        help="where to move it: the base of a release, or a commit of the clone, e.g. origin/main",
-    )
-    parser.add_argument(
-        "--source",
-        metavar="CLONE",
-        type=Path,
-        help="clone of apache/airflow that has REV (default: a partial clone is made)",
-    )
-    parser.add_argument(
-        "--dir", metavar="DIR", type=Path, help="where the tree goes (default: work/BASE/refresh)"
-    )
-    parser.add_argument(
-        "--as", metavar="NEW", dest="new", help="make the base airflow-core/NEW of the result"
-    )
+    add = parser.add_argument
+    add("base", metavar="BASE", help="one that patchset status lists")
+    where = "where to move it: the base of a release, or a commit of the clone, e.g. origin/main"
+    add("--onto", metavar="REV", required=True, help=where)
+    add("--source", metavar="CLONE", type=Path, help="clone that has REV (default: one of its own)")
+    add("--dir", metavar="DIR", type=Path, help="where the tree goes (default: work/BASE/refresh)")
+    add("--as", metavar="NEW", dest="new", help="make the base airflow-core/NEW of the result")
 
 
 def run(args: argparse.Namespace) -> int:

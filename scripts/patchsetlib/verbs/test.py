@@ -21,32 +21,21 @@ PARTS = ("faults", "series", "e2e", "tools")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("base", nargs="*", metavar="BASE", help="only these bases (default: all)")
-    parser.add_argument("--base", action="append", dest="more", default=[], help="the same; repeatable")
-    parser.add_argument("--only", action="append", choices=PARTS, help="only this part; repeatable")
-    parser.add_argument("-k", metavar="EXPR", help="only tests whose names match, as pytest has it")
-    parser.add_argument("--all", action="store_true", help="also the tests that take long for what they say")
-    upstream = parser.add_argument_group(
-        "upstream's own unit tests, base against patched, instead of the parts above"
+    add = parser.add_argument
+    add("base", nargs="*", metavar="BASE", help="only these bases (default: all)")
+    add("--base", action="append", dest="more", default=[], help="the same; repeatable")
+    add("--only", action="append", choices=PARTS, help="only this part; repeatable")
+    add("-k", metavar="EXPR", help="only tests whose names match, as pytest has it")
+    add("--all", action="store_true", help="also the tests that take long for what they say")
+    add = parser.add_argument_group("upstream's own unit tests, base against patched").add_argument
+    own = (
+        "run those of this full clone of apache/airflow instead: of executors, jobs and the scheduler "
+        "command, and those that the patches change; fails if one newly fails"
     )
-    upstream.add_argument(
-        "--source",
-        metavar="CLONE",
-        type=Path,
-        help="run those of this full clone of apache/airflow: of executors, jobs and the scheduler command, "
-        "and those that the patches change; fails if one newly fails",
-    )
-    upstream.add_argument(
-        "--revision",
-        metavar="REV",
-        help="at this commit of the clone, the patches moved there (default: BASE's)",
-    )
-    upstream.add_argument(
-        "--paths", metavar="PATH", nargs="+", help="these modules or directories of the monorepo instead"
-    )
-    upstream.add_argument(
-        "--python", metavar="X.Y", help="Python to run them with: a version, or the path of an interpreter"
-    )
+    add("--source", metavar="CLONE", type=Path, help=own)
+    add("--revision", metavar="REV", help="at this commit, the patches moved there (default: BASE's)")
+    add("--paths", metavar="PATH", nargs="+", help="these modules or directories of the monorepo instead")
+    add("--python", metavar="X.Y", help="Python to run them with: a version, or an interpreter's path")
     parser.epilog = "Whatever follows -- is for pytest, e.g. -- --lf -x; a path there replaces the parts."
 
 
