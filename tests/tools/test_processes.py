@@ -214,15 +214,9 @@ def test_a_signal_to_the_guard_ends_nothing_and_leaves_nothing(tree):
     assert tree.gone()
 
 
-def test_nothing_is_left_when_the_tool_is_killed(tree, tool):
-    process = tool()
-    tree.wait_until_ready()
-    process.kill()
-    assert tree.gone(PATIENCE)
-
-
-def test_nothing_is_left_when_the_tool_is_killed_and_the_command_ignores_sigterm(tree, tool):
-    process = tool("deaf", grace=0.1)
+@pytest.mark.parametrize(("how", "grace"), [("stay", 10.0), ("deaf", 0.1)])
+def test_nothing_is_left_when_the_tool_is_killed(tree, tool, how, grace):
+    process = tool(how, grace=grace)
     tree.wait_until_ready()
     process.kill()
     assert tree.gone(PATIENCE)

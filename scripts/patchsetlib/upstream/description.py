@@ -56,12 +56,9 @@ def _below(branch: Branch) -> Iterator[str]:
 
 
 def _tests(patch: Patch) -> Iterator[str]:
-    for title, files in (
-        ("New", [file for file in tests_of(patch) if file in patch.created]),
-        ("Changed", [file for file in tests_of(patch) if file not in patch.created]),
-    ):
-        if files:
-            yield f"- {title}: {', '.join(f'`{file}`' for file in files)}"
+    for title, new in (("New", True), ("Changed", False)):
+        if files := [f"`{file}`" for file in tests_of(patch) if (file in patch.created) == new]:
+            yield f"- {title}: {', '.join(files)}"
     if not tests_of(patch):
         yield f"- {patch.trailer('Tests') or 'none'}"
 
