@@ -77,13 +77,17 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt(128 + number)
 
 
+def _catch_signals() -> None:
+    for number in _STOPPING:
+        # A signal that the caller has us ignore stays ignored (nohup, a background job).
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _stop)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; 130 and 143 when a signal ended it."""
     try:
-        for number in _STOPPING:
-            # A signal that the caller has us ignore stays ignored (nohup, a background job).
-            if signal.getsignal(number) != signal.SIG_IGN:
-                signal.signal(number, _stop)
+        _catch_signals()
         try:
             verb, args = _parse(sys.argv[1:] if argv is None else argv)
             ui.set_quiet(args.quiet)
