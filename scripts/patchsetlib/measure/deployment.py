@@ -9,23 +9,21 @@ Any interpreter that has Airflow 3 will do; nothing here depends on the patches.
 from __future__ import annotations
 
 import base64
-import json
 import os
 import random
 import secrets
 import shutil
 import socket
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 import psutil
+import requests
 
 from patchsetlib.measure.memory import EDGE_WORKER, SCHEDULER
 from patchsetlib.shell import processes
@@ -49,17 +47,14 @@ def free_ports(count: int) -> list[int]:
     Return ``count`` different TCP ports that nothing listens on, on any address.
 
     They are below the range from which the kernel picks ports for outgoing connections.
-
-    :raises PatchsetError: if there are not so many
     """
-    found: list[int] = []
-    for port in random.sample(range(15_000, 32_000), 2_000):
-        if len(found) == count:
-            return found
+    found: set[int] = set()
+    while len(found) < count:
+        port = random.randrange(15_000, 32_000)
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("", port))
-            found.append(port)
-    raise PatchsetError("no free TCP ports between 15000 and 32000", "stop what listens on them")
+            found.add(port)
+    return list(found)
 
 
 @dataclass
@@ -67,8 +62,7 @@ class Deployment:
     """
     api-server, dag-processor and scheduler of one Airflow, and maybe an edge worker.
 
-    Entering migrates the database and starts the components; leaving, for whatever reason, ends them and
-    all of their descendants.
+    Entering migrates the database and starts the components; leaving ends them and all of their descendants.
     """
 
     python: Path
@@ -95,12 +89,16 @@ class Deployment:
         self.port, self.log_port = free_ports(2)
         self.url = f"http://127.0.0.1:{self.port}"
         self.database_file = self.home / "airflow.db"
+        self._edge_pid_file = self.home / "edge-worker.pid"
         self.config = self._defaults() | (self._edge() if self.edge_slots else {}) | dict(self.config)
         self.env = self._environment() | dict(self.env)
         self._running: dict[str, Guarded] = {}
         self._token: str | None = None
+        self._session = requests.Session()
         # No proxies, whatever the environment says: the api-server is on this machine.
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        self._session.trust_env = False
+        # A kept connection would be lost when the api-server is restarted.
+        self._session.headers["Connection"] = "close"
 
     def _defaults(self) -> dict[str, str]:
         return {
@@ -148,10 +146,6 @@ class Deployment:
         return commands
 
     @property
-    def _edge_pid_file(self) -> Path:
-        return self.home / "edge-worker.pid"
-
-    @property
     def runs_tasks(self) -> str:
         """The component whose descendants the processes of tasks are."""
         return EDGE_WORKER if self.edge_slots else SCHEDULER
@@ -179,13 +173,12 @@ class Deployment:
     # Start and end
 
     def __enter__(self) -> Deployment:
-        try:
+        with ExitStack() as stack:
+            stack.callback(self.stop)
             self.prepare()
             for component in self._commands():
                 self._start(component)
-        except BaseException:
-            self.stop()
-            raise
+            stack.pop_all()
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -213,9 +206,8 @@ class Deployment:
 
     def _start(self, component: str) -> None:
         command = [self.python, "-m", "airflow", *self._commands()[component]]
-        self._running[component] = Guarded.start(
-            command, env=self.env, cwd=self.home, log=self.log(component)
-        )
+        log = self.log(component)
+        self._running[component] = Guarded.start(command, env=self.env, cwd=self.home, log=log)
 
     def restart(self, component: str) -> None:
         """End a component as ``stop`` does, and start it again."""
@@ -237,9 +229,8 @@ class Deployment:
             # poll() waits for what a dead scheduler left behind as well; its pid tells at once.
             if process.poll() is not None or not _alive(process.pid):
                 log = self.log(component)
-                raise PatchsetError(
-                    f"{self.name}: the {component} ended by itself: {_last_line(log)}", see(log)
-                )
+                what = f"the {component} ended by itself"
+                raise PatchsetError(f"{self.name}: {what}: {_last_line(log)}", see(log))
 
     @property
     def pids(self) -> dict[str, int]:
@@ -250,9 +241,8 @@ class Deployment:
 
     def wait_for(self, what: str, look: Callable[[], T | None], timeout: float) -> T:
         """
-        Return what ``look`` returns as soon as that is neither None nor False.
+        Return what ``look`` returns as soon as that is neither None nor False; ``what`` is for the message.
 
-        :param what: what is waited for, for the message
         :param timeout: seconds
         :raises PatchsetError: if it does not come in time, or a component ends before
         """
@@ -267,19 +257,14 @@ class Deployment:
             if result is not None and result is not False:
                 return result
             if time.monotonic() >= deadline:
-                raise PatchsetError(
-                    f"{self.name}: no {what} within {timeout:.0f} s{reason}",
-                    see(self.log("scheduler").parent),
-                )
+                late = f"{self.name}: no {what} within {timeout:.0f} s{reason}"
+                raise PatchsetError(late, see(self.log("scheduler").parent))
             time.sleep(_POLL)
 
     def wait_ready(self, timeout: float = 120.0) -> None:
         """
         Wait until the api-server answers users and tasks, the scheduler is in its loop, and serve-logs
-        listens or the edge worker is registered.
-
-        :param timeout: seconds, for each of them
-        :raises PatchsetError: if that takes longer, or a component ends before
+        listens or the edge worker is registered; for each of them ``timeout`` seconds.
         """
 
         def heartbeat() -> str | None:
@@ -300,10 +285,8 @@ class Deployment:
 
     def wait_for_dag(self, dag_id: str, timeout: float = 60.0) -> None:
         """Wait until the scheduler can run ``dag_id``: it is parsed and in the database."""
-
-        self.wait_for(
-            f"Dag {dag_id}", lambda: not self.api("GET", f"/api/v2/dags/{dag_id}")["is_paused"], timeout
-        )
+        path = f"/api/v2/dags/{dag_id}"
+        self.wait_for(f"Dag {dag_id}", lambda: not self.api("GET", path)["is_paused"], timeout)
 
     # REST API
 
@@ -316,33 +299,22 @@ class Deployment:
         """
         if token and self._token is None:
             self._token = self.api("GET", "/auth/token", token=False)["access_token"]
-        request = urllib.request.Request(f"{self.url}{path}", method=method)
         # To a request without one, the api-server adds a token that its execution API logs an error about.
-        request.add_header("Authorization", f"Bearer {self._token}" if token else "None")
-        if body is not None:
-            request.data = json.dumps(body).encode()
-            request.add_header("Content-Type", "application/json")
+        headers = {"Authorization": f"Bearer {self._token}" if token else "None"}
         try:
-            with self._opener.open(request, timeout=30) as response:
-                return json.load(response)
-        except urllib.error.HTTPError as e:
-            with e:
-                text = e.read(500).decode(errors="replace")
-            raise ApiError(f"{method} {path}: HTTP {e.code} {text}") from e
-        except (OSError, ValueError) as e:
+            answer = self._session.request(method, self.url + path, json=body, headers=headers, timeout=30)
+            if answer.ok:
+                return answer.json()
+        except requests.RequestException as e:
             raise ApiError(f"{method} {path}: {e}") from e
+        raise ApiError(f"{method} {path}: HTTP {answer.status_code} {answer.text[:500]}")
 
     def trigger(self, dag_id: str) -> str:
         """Start a run of ``dag_id``, and return its run id."""
         return self.api("POST", f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None})["dag_run_id"]
 
     def wait_for_run(self, dag_id: str, run_id: str, timeout: float) -> dict:
-        """
-        Wait until a Dag run has ended, in whatever state, and return it as the REST API describes it.
-
-        :param timeout: seconds
-        :raises PatchsetError: if it takes longer, or a component ends before
-        """
+        """Wait until a Dag run has ended, in whatever state, and return it as the REST API describes it."""
 
         def ended() -> dict | None:
             run = self.api("GET", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}")
