@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from patchsetlib.measure.deployment import Deployment
-from patchsetlib.measure.subjects import Subject
+from patchsetlib.measure.subjects import Subject, last_line
 from patchsetlib.shell import processes, ui
 from patchsetlib.shell.errors import PatchsetError, UsageError
 
@@ -77,5 +77,4 @@ def _execute(subject: Subject, url: str, statement: str) -> None:
     # By the measured Airflow's own driver: the tools have none.
     done = processes.run([subject.python, "-I", "-c", _SQL, url, statement], capture=True)
     if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise PatchsetError(f"{statement}: {last[0]}")
+        raise PatchsetError(f"{statement}: {last_line(done)}")

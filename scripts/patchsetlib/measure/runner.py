@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from patchsetlib.measure import workload
 from patchsetlib.measure.database import database
 from patchsetlib.measure.deployment import Deployment, see
 from patchsetlib.measure.figures import Figure
-from patchsetlib.measure.subjects import Subject
+from patchsetlib.measure.subjects import Subject, last_line
 from patchsetlib.measure.workload import Workload
 from patchsetlib.shell import processes, ui
 from patchsetlib.shell.errors import PatchsetError
@@ -27,46 +28,39 @@ from patchsetlib.shell.paths import ROOT
 from patchsetlib.shell.processes import Guarded
 
 PROBES = ROOT / "scripts" / "probes"
+_MOST = 10_000_000
 _SECRET = ("core.fernet_key", "api.secret_key", "api_auth.jwt_secret", "database.sql_alchemy_conn")
 
 
 @dataclass(frozen=True)
 class Option:
-    """One option of a benchmark: a number, or several with commas between them if the default is a tuple."""
+    """One option of a benchmark: a number, or several with commas between them if the default is a list."""
 
     name: str
-    default: float | tuple[float, ...]
+    default: float | list[float]
     help: str
     least: float = 1
-    most: float = 10_000_000
 
     def add(self, parser: argparse.ArgumentParser) -> None:
-        several = isinstance(self.default, tuple)
-        shown = ",".join(map(str, self.default)) if several else self.default
+        shown, metavar = self.default, "N"
+        if isinstance(self.default, list):
+            shown, metavar = ",".join(map(str, self.default)), "N,N,..."
+        about = f"{self.help} (default: {shown})"
         parser.add_argument(
-            f"--{self.name.replace('_', '-')}",
-            type=self.parse,
-            default=list(self.default) if several else self.default,
-            metavar="N,N,..." if several else "N",
-            help=f"{self.help} (default: {shown})".strip(),
+            f"--{self.name}", type=self._parse, default=self.default, metavar=metavar, help=about
         )
 
-    def parse(self, text: str) -> float | list[float]:
-        """
-        Return the value that was given on the command line.
-
-        :raises argparse.ArgumentTypeError: if it is no number, or out of range
-        """
-        several = isinstance(self.default, tuple)
+    def _parse(self, text: str) -> float | list[float]:
+        several = isinstance(self.default, list)
         number = type(self.default[0] if several else self.default)
+        what = "numbers with commas between them" if several else "a number"
         try:
             values = [number(part) for part in (text.split(",") if several else [text])]
+            if all(self.least <= value <= _MOST for value in values):
+                return values if several else values[0]
         except ValueError:
-            values = []
-        if not values or not all(self.least <= value <= self.most for value in values):
-            what = "numbers with commas between them" if several else "a number"
-            raise argparse.ArgumentTypeError(f"{text!r} is not {what} from {self.least} to {self.most}")
-        return values if several else values[0]
+            pass
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what} from {self.least} to {_MOST}")
 
 
 @dataclass(frozen=True)
@@ -81,29 +75,30 @@ class Run:
     database: str | None = None
     """SQLAlchemy URL of a server; None for SQLite."""
 
+    @contextmanager
+    def deployment(
+        self, dags: Path, config: dict[str, str], env: dict[str, str], **how: Any
+    ) -> Iterator[Deployment]:
+        """Deploy the subject with an empty database, with ``config`` and its own; ``how``: see there."""
+        subject = self.subject
+        # A copy shows what was run, and keeps __pycache__ out of the sources.
+        ignored = shutil.ignore_patterns("__pycache__")
+        how |= {"dags": shutil.copytree(dags, self.home / "dags", ignore=ignored)}
+        how |= {"config": config | subject.config, "env": env, "name": subject.label}
+        with (
+            database(self.database, subject, self.home.parent) as where,
+            Deployment(subject.python, self.home / "airflow", **how, **where) as deployment,
+        ):
+            yield deployment
+
     def deploy(
         self, load: Workload, *, interval: float = 2.0, settle: float = 0.0, edge_slots: int = 0
     ) -> dict:
-        """
-        Run ``load`` on a full Airflow; see ``workload.measure``.
-
-        :param edge_slots: see ``Deployment.edge_slots``
-        :raises PatchsetError: if the deployment does not start, or the workload does not end
-        """
-        subject = self.subject
-        # A copy shows what was run, and keeps __pycache__ out of the sources.
-        dags = shutil.copytree(
-            workload.DAGS, self.home / "dags", ignore=shutil.ignore_patterns("__pycache__")
-        )
-        home, env = self.home / "airflow", load.env
+        """Run ``load`` on a full Airflow; see ``workload.measure`` and ``Deployment.edge_slots``."""
+        env = load.env
         if load.records:
-            env |= {"PATCHSET_TASK_RECORDS": str(home / workload.RECORDS)}
-        config = load.config | dict(subject.config)
-        how = {"dags": dags, "config": config, "env": env, "edge_slots": edge_slots}
-        with (
-            database(self.database, subject, self.home.parent) as where,
-            Deployment(subject.python, home, name=subject.label, **how, **where) as deployment,
-        ):
+            env["PATCHSET_TASK_RECORDS"] = str(self.home / "airflow" / workload.RECORDS)
+        with self.deployment(workload.DAGS, load.config, env, edge_slots=edge_slots) as deployment:
             record = workload.measure(deployment, load, interval=interval, settle=settle)
         config = {
             key: value.replace(str(self.home), "...")
@@ -119,7 +114,7 @@ class Run:
         :param timeout: seconds
         :raises PatchsetError: if it fails, takes longer, or prints something else
         """
-        label, home = self.subject.label, self.home / "airflow"
+        what, home = f"{self.subject.label}: {script} {self.case}", self.home / "airflow"
         # Only for its home and environment: the configuration of a deployment, and nothing of the user's.
         deployment = Deployment(
             self.subject.python, home, dags=home / "dags", config={"logging.logging_level": "ERROR"}
@@ -129,15 +124,14 @@ class Run:
         try:
             done = processes.run(command, env=deployment.env, cwd=home, capture=True, timeout=timeout)
         except subprocess.TimeoutExpired as e:
-            raise PatchsetError(f"{label}: {script} {self.case} took more than {timeout:.0f} s") from e
+            raise PatchsetError(f"{what} took more than {timeout:.0f} s") from e
         log = deployment.log(Path(script).stem)
         log.parent.mkdir()
         log.write_text(f"{' '.join(command)}\n{done.stdout}{done.stderr}", encoding="utf-8")
         try:
             return json.loads(done.stdout.strip().rpartition("\n")[2])
         except ValueError:
-            last = done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}"
-            raise PatchsetError(f"{label}: {script} {self.case} failed: {last}", see(log)) from None
+            raise PatchsetError(f"{what} failed: {last_line(done)}", see(log)) from None
 
 
 @dataclass(frozen=True)
@@ -157,18 +151,6 @@ class Benchmark:
     """Returns the names of the cases, given the options."""
     deploys: bool = False
     """Whether it runs a full Airflow, so that ``--database`` and ``--variant`` make sense."""
-
-
-def schedule(subjects: Sequence[Subject], repeats: int) -> Iterator[tuple[int, Subject]]:
-    """
-    Yield (repeat, subject) in the order of the runs.
-
-    Every second round goes backwards, so that what changes over time, such as the load of the machine,
-    does not favour those that come first.
-    """
-    for repeat in range(1, repeats + 1):
-        for subject in subjects if repeat % 2 else reversed(subjects):
-            yield repeat, subject
 
 
 def run(
@@ -191,10 +173,12 @@ def run(
     :param save: called with the records so far after each run, so that an interruption loses none
     """
     runs: list[dict] = []
-    cases = list(benchmark.cases(options))
-    for repeat, subject in schedule(subjects, repeats):
+    # Every second round goes backwards, so that what changes over time, such as the load of the machine, does
+    # not favour those that come first.
+    rounds = [(n, each) for n in range(1, repeats + 1) for each in (subjects if n % 2 else subjects[::-1])]
+    for repeat, subject in rounds:
         ui.info(f"{subject.label}: run {repeat} of {repeats}")
-        for case in cases:
+        for case in benchmark.cases(options):
             words = re.sub(r"[^A-Za-z0-9.]+", "-", f"{subject.label} {case}").strip("-")
             home = directory / f"{len(runs) + 1}-{words}"
             home.mkdir()

@@ -20,7 +20,7 @@ from patchsetlib.shell.paths import work_dir
 
 _DESCRIBE = """
 import hashlib, importlib.metadata, json, sys
-distributions = {d.name: d.version for d in importlib.metadata.distributions()}
+distributions = dict(sorted((d.name, d.version) for d in importlib.metadata.distributions()))
 lines = []
 for name in distributions:
     if name.startswith("apache-airflow"):
@@ -40,16 +40,19 @@ def describe(python: Path) -> dict:
 
     :raises PatchsetError: if it does not run, or has no Airflow
     """
-    done = processes.run([str(python), "-I", "-c", _DESCRIBE], capture=True)
+    done = processes.run([python, "-I", "-c", _DESCRIBE], capture=True)
     if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise PatchsetError(f"{python} does not run: {last[0]}")
+        raise PatchsetError(f"{python} does not run: {last_line(done)}")
     found = json.loads(done.stdout)
-    found["distributions"] = dict(sorted(found["distributions"].items()))
     found["airflow"] = found["distributions"].get("apache-airflow-core")
     if found["airflow"] is None:
         raise PatchsetError(f"{python} has no apache-airflow-core")
     return found
+
+
+def last_line(done: processes.Completed) -> str:
+    """Return what a command that failed said last."""
+    return done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}"
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ BENCHMARK = Benchmark(
     name="gc",
     help="cost of freezing, forking and collecting, by the number of objects in the scheduler",
     options=(
-        Option("objects", (100_000, 1_000_000, 5_000_000), "objects beside those of Airflow"),
+        Option("objects", [100_000, 1_000_000, 5_000_000], "objects beside those of Airflow"),
         Option("workers", 4, "of the pool"),
         Option("cycles", 30, "of freeze and unfreeze"),
     ),

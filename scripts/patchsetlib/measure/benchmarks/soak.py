@@ -10,7 +10,6 @@ are counted.
 from __future__ import annotations
 
 import random
-import shutil
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -21,7 +20,6 @@ from pathlib import Path
 import psutil
 
 from patchsetlib.measure import memory
-from patchsetlib.measure.database import database
 from patchsetlib.measure.deployment import COMPONENTS, ApiError, Deployment
 from patchsetlib.measure.figures import MIB, TOTAL_TOLERANCE, Figure, mib
 from patchsetlib.measure.memory import Sampler, at_rest
@@ -50,26 +48,12 @@ _STARTS = ("started", "beside")
 
 
 def _measure(run: Run) -> dict:
-    options, subject = run.options, run.subject
-    ignored = shutil.ignore_patterns("__pycache__")
-    dags = shutil.copytree(PROBES / "soak_dags", run.home / "dags", ignore=ignored)
-    records = run.home / "records"
+    options, records = run.options, run.home / "records"
     records.mkdir()
     slots = str(options["parallelism"])
-    config = {"core.parallelism": slots, "core.max_active_tasks_per_dag": slots}
-    with (
-        database(run.database, subject, run.home.parent) as where,
-        Deployment(
-            subject.python,
-            run.home / "airflow",
-            dags=dags,
-            config=_CONFIG | config | dict(subject.config),
-            env={"PATCHSET_SOAK_RECORDS": str(records)},
-            name=subject.label,
-            components=(*COMPONENTS, "triggerer"),
-            **where,
-        ) as deployment,
-    ):
+    config = _CONFIG | {"core.parallelism": slots, "core.max_active_tasks_per_dag": slots}
+    env, components = {"PATCHSET_SOAK_RECORDS": str(records)}, (*COMPONENTS, "triggerer")
+    with run.deployment(PROBES / "soak_dags", config, env, components=components) as deployment:
         deployment.wait_ready(600)
         for dag_id in DAG_IDS:
             deployment.wait_for_dag(dag_id, 600)

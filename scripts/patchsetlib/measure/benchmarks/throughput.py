@@ -69,7 +69,7 @@ BENCHMARK = Benchmark(
     help="tasks per minute through a full Airflow, and the times between tasks",
     options=(
         Option("tasks", 300, "tasks that do next to nothing"),
-        Option("parallelism", (4, 16), "slots of the executor, one run for each"),
+        Option("parallelism", [4, 16], "slots of the executor, one run for each"),
     ),
     cases=lambda options: [str(slots) for slots in options["parallelism"]],
     measure=_measure,
