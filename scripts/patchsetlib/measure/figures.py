@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import statistics
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from patchsetlib.measure.memory import Sample
 
 MIB = 2**20
 # Ratios nearer to 1 are not called better or worse: so much did two runs of the same code differ, stock
@@ -40,7 +43,6 @@ def mib(when: str, what: str, unit: str, size: float | None, tolerance: float = 
 
 
 def seconds(when: str, what: str, unit: str, value: float | None, digits: int = 1) -> Figure:
-    """Return a figure that is a time in seconds."""
     return Figure(when, what, f"{unit}, s", value, tolerance=TIME_TOLERANCE, digits=digits)
 
 
@@ -55,9 +57,32 @@ def succeeded(when: str, dag_run: dict) -> Figure:
     return Figure(when, "tasks", f"succeeded of {dag_run['tasks']}", dag_run["succeeded"], "more", 0.0, 0)
 
 
+def processes(when: str, what: str, sample: Sample, roles: tuple[str, ...]) -> list[Figure]:
+    """Return the median USS and PSS of the processes in some roles."""
+    return [
+        mib(when, what, f"{figure.upper()} per process", sample.median(figure, *roles))
+        for figure in ("uss", "pss")
+    ]
+
+
+def whole_run(record: dict) -> list[Figure]:
+    """Return how a run on a deployment went."""
+    return [
+        succeeded("run", record["dag_run"]),
+        seconds("run", "Dag run", "queued to end", record["dag_run"]["seconds"]),
+        seconds("run", "Airflow", "start to ready", record["events"]["ready"]),
+    ]
+
+
 def quantile(values: Sequence[float], q: float) -> float | None:
     """Return the value below which the part ``q`` of the values lies, by nearest rank; None of none."""
     return sorted(values)[min(len(values) - 1, int(q * len(values)))] if values else None
+
+
+def spent(record: dict, since: str, until: str) -> dict[str, float]:
+    """Return the CPU seconds by role between two events of a run."""
+    before = record["cpu"][since]
+    return {role: seconds - before.get(role, 0) for role, seconds in record["cpu"][until].items()}
 
 
 @dataclass(frozen=True)
@@ -83,17 +108,12 @@ class Row:
         value, reference = self.value(subject), self.value(0) or 0
         if self.figure.better is None or value is None:
             return ""
-        if self._shown(value) == self._shown(reference) or self._overlap(subject):
-            return "same"
-        ratio = self.ratio(subject)
-        if ratio is not None and abs(ratio - 1) <= self.figure.tolerance:
+        one, other, ratio = self.samples[subject], self.samples[0], self.ratio(subject)
+        overlap = bool(other) and min(one) <= max(other) and min(other) <= max(one)
+        near = ratio is not None and abs(ratio - 1) <= self.figure.tolerance
+        if overlap or near or self._shown(value) == self._shown(reference):
             return "same"
         return "better" if (value < reference) == (self.figure.better == "less") else "worse"
-
-    def _overlap(self, subject: int) -> bool:
-        """Return whether some repeats of a subject and of the reference came out in the opposite order."""
-        one, other = self.samples[subject], self.samples[0]
-        return bool(one and other) and min(one) <= max(other) and min(other) <= max(one)
 
     def _shown(self, value: float) -> str:
         return f"{value:.{self.figure.digits}f}"
@@ -121,23 +141,20 @@ def table(labels: Sequence[str], runs: Sequence[dict], figures: Callable[[dict],
     :param runs: records with a ``label``; those with an ``error`` are left out
     :param figures: what the table shows of one record
     """
-    rows: dict[tuple[str, str, str], tuple[Figure, dict[str, list[float]]]] = {}
+    rows: dict[str, tuple[Figure, dict[str, list[float]]]] = {}
     for record in runs:
-        if "error" in record:
-            continue
-        for figure in figures(record):
-            _, samples = rows.setdefault((figure.when, figure.what, figure.unit), (figure, {}))
+        for figure in figures(record) if "error" not in record else ():
+            _, samples = rows.setdefault(str(figure), (figure, defaultdict(list)))
             if figure.value is not None:
-                samples.setdefault(record["label"], []).append(figure.value)
+                samples[record["label"]].append(figure.value)
     # One that only a later subject has stands with the others of its moment.
-    moments = list(dict.fromkeys(when for when, _, _ in rows))
+    moments = list(dict.fromkeys(figure.when for figure, _ in rows.values()))
     return [
-        Row(figure, tuple(tuple(samples.get(label, ())) for label in labels))
+        Row(figure, tuple(tuple(samples[label]) for label in labels))
         for figure, samples in sorted(rows.values(), key=lambda row: moments.index(row[0].when))
     ]
 
 
 def compared(labels: Sequence[str]) -> list[int]:
     """Return which subjects are compared with the first: all of a few, otherwise only ``patched``."""
-    few = len(labels) <= 4
-    return [number for number, label in enumerate(labels) if number and (few or label == "patched")]
+    return [n for n, label in enumerate(labels) if n and (len(labels) <= 4 or label == "patched")]

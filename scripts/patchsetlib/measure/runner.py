@@ -92,9 +92,19 @@ class Run:
             yield deployment
 
     def deploy(
-        self, load: Workload, *, interval: float = 2.0, settle: float = 0.0, edge_slots: int = 0
+        self,
+        load: Workload,
+        left_out: tuple[str, ...],
+        *,
+        interval: float = 2.0,
+        settle: float = 0.0,
+        edge_slots: int = 0,
     ) -> dict:
-        """Run ``load`` on a full Airflow; see ``workload.measure`` and ``Deployment.edge_slots``."""
+        """
+        Run ``load`` on a full Airflow; see ``workload.measure`` and ``Deployment.edge_slots``.
+
+        :param left_out: what of the record the benchmark has no use for
+        """
         env = load.env
         if load.records:
             env["PATCHSET_TASK_RECORDS"] = str(self.home / "airflow" / workload.RECORDS)
@@ -105,7 +115,8 @@ class Run:
             for key, value in deployment.config.items()
             if key not in _SECRET
         }
-        return record | {"workload": asdict(load), "config": config}
+        record |= {"workload": asdict(load), "config": config}
+        return {name: value for name, value in record.items() if name not in left_out}
 
     def probe(self, script: str, *args: str, timeout: float) -> dict:
         """

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import statistics
 
-from patchsetlib.measure.figures import Figure, mib, milliseconds, seconds, succeeded
+from patchsetlib.measure.figures import Figure, mib, milliseconds, processes, spent, whole_run
 from patchsetlib.measure.memory import EDGE_WORKER, GROUPS, TASK, Sample
 from patchsetlib.measure.runner import Benchmark, Option, Run
 from patchsetlib.measure.workload import Workload
@@ -27,8 +27,8 @@ def _measure(run: Run) -> dict:
         records=True,
         collect=bool(run.options["collect"]),
     )
-    record = run.deploy(load, interval=1, settle=run.options["settle"], edge_slots=slots)
-    return {name: value for name, value in record.items() if name not in ("tasks", "reports")}
+    left_out = ("tasks", "reports")
+    return run.deploy(load, left_out, interval=1, settle=run.options["settle"], edge_slots=slots)
 
 
 def _figures(record: dict) -> list[Figure]:
@@ -39,32 +39,25 @@ def _figures(record: dict) -> list[Figure]:
             continue
         sample = Sample.from_json(moment)
         for role, what in _NAMES.items():
-            count = sample.count(*GROUPS[role])
-            if role != EDGE_WORKER and count:
+            if not (count := sample.count(*GROUPS[role])):
+                continue
+            if role != EDGE_WORKER:
                 found.append(Figure(when, what, "processes", count, None, digits=0))
-            if count:
-                for figure in ("uss", "pss"):
-                    size = sample.median(figure, *GROUPS[role])
-                    found.append(mib(when, what, f"{figure.upper()} per process", size))
+            found += processes(when, what, sample, GROUPS[role])
         if sample.count(TASK):
             # No total: an edge worker may exceed its slots, by another number each time.
             for figure in ("uss", "pss"):
                 size = sum(sample.median(figure, *GROUPS[role]) or 0 for role in ("workers", TASK))
                 found.append(mib(when, "supervisor and task", f"{figure.upper()} per task", size))
-    before, after = (record["cpu"][event] for event in ("triggered", "at rest"))
-    spent = {role: after.get(role, 0) - before.get(role, 0) for role in after}
-    forked = spent.get("workers", 0) + spent.get(TASK, 0)
-    tasks = record["dag_run"]["tasks"]
-    own = record["own_code"]
-    cpu = statistics.median(cpu for cpu, _ in own) if own else None
+    cpu, tasks = spent(record, "triggered", "at rest"), record["dag_run"]["tasks"]
+    forked = cpu.get("workers", 0) + cpu.get(TASK, 0)
+    own = [used for used, _ in record["own_code"]]
     return [
         *found,
         milliseconds("run", "supervisor and task", "CPU per task", forked / tasks),
-        milliseconds("run", "task", "CPU until its own code", cpu),
-        milliseconds("run", "edge worker", "CPU per task", spent[EDGE_WORKER] / tasks),
-        succeeded("run", record["dag_run"]),
-        seconds("run", "Dag run", "queued to end", record["dag_run"]["seconds"]),
-        seconds("run", "Airflow", "start to ready", record["events"]["ready"]),
+        milliseconds("run", "task", "CPU until its own code", statistics.median(own) if own else None),
+        milliseconds("run", "edge worker", "CPU per task", cpu[EDGE_WORKER] / tasks),
+        *whole_run(record),
     ]
 
 

@@ -20,8 +20,7 @@ def _measure(run: Run) -> dict:
     tasks = run.options["tasks"]
     runs = max(1, round(tasks / _RUN))
     load = Workload(tasks=-(-tasks // runs), seconds=0, parallelism=run.options["parallelism"], runs=runs)
-    record = run.deploy(load, interval=3)
-    return {name: value for name, value in record.items() if name not in ("tasks", "reports", "moments")}
+    return run.deploy(load, ("tasks", "reports", "moments"), interval=3)
 
 
 def slope(points: Sequence[tuple[float, float]], skipped: float = _SKIPPED) -> float | None:

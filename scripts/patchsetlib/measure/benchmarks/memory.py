@@ -4,7 +4,16 @@
 from __future__ import annotations
 
 from patchsetlib.measure import memory
-from patchsetlib.measure.figures import TOTAL_TOLERANCE, Figure, mib, milliseconds, seconds, succeeded
+from patchsetlib.measure.figures import (
+    TOTAL_TOLERANCE,
+    Figure,
+    mib,
+    milliseconds,
+    processes,
+    seconds,
+    spent,
+    whole_run,
+)
 from patchsetlib.measure.memory import Sample
 from patchsetlib.measure.runner import Benchmark, Option, Run
 from patchsetlib.measure.workload import Workload
@@ -13,15 +22,9 @@ _ALWAYS = ("scheduler", "serve-logs", "workers")
 
 
 def _measure(run: Run) -> dict:
-    options = run.options
-    load = Workload(
-        tasks=options["tasks"],
-        seconds=options["seconds"],
-        parallelism=options["parallelism"],
-        concurrency=options["concurrency"],
-    )
-    record = run.deploy(load, settle=options["settle"])
-    return {name: value for name, value in record.items() if name not in ("tasks", "reports")}
+    names = ("tasks", "seconds", "parallelism", "concurrency")
+    load = Workload(**{name: run.options[name] for name in names})
+    return run.deploy(load, ("tasks", "reports"), settle=run.options["settle"])
 
 
 def _figures(record: dict) -> list[Figure]:
@@ -34,31 +37,24 @@ def _figures(record: dict) -> list[Figure]:
                 continue
             if count != 1 or role in ("workers", "task"):
                 found.append(Figure(when, role, "processes", count, None, digits=0))
-            for figure in ("uss", "pss"):
-                found.append(
-                    mib(when, role, f"{figure.upper()} per process", sample.median(figure, *members))
-                )
+            found += processes(when, role, sample, members)
         if count := sample.count(memory.WORKER_BUSY):
             found.append(Figure(when, "workers", "busy", count, None, digits=0))
         found.append(Figure(when, "whole tree", "processes", sample.count(), None, digits=0))
         found.append(mib(when, "whole tree", "PSS total", sample.total("pss"), TOTAL_TOLERANCE))
-    cpu = {event: _tree(spent) for event, spent in record["cpu"].items()}
-    rest, end = (
-        (record["cpu"][event].get("scheduler", 0), record["events"][event]) for event in ("at rest", "end")
-    )
+    seconds_at_rest = record["events"]["end"] - record["events"]["at rest"]
+    at_rest = spent(record, "at rest", "end").get("scheduler", 0) / seconds_at_rest
+    cpu = {
+        event: sum(used for role, used in by_role.items() if role in memory.GROUPS)
+        for event, by_role in record["cpu"].items()
+    }
     return [
         *found,
         seconds("run", "CPU of the tree", "during the tasks", cpu["finished"] - cpu["triggered"]),
         seconds("run", "CPU of the tree", "from then to the end", cpu["end"] - cpu["finished"]),
-        milliseconds("run", "CPU of the scheduler", "per s at rest", (end[0] - rest[0]) / (end[1] - rest[1])),
-        succeeded("run", record["dag_run"]),
-        seconds("run", "Dag run", "queued to end", record["dag_run"]["seconds"]),
-        seconds("run", "Airflow", "start to ready", record["events"]["ready"]),
+        milliseconds("run", "CPU of the scheduler", "per s at rest", at_rest),
+        *whole_run(record),
     ]
-
-
-def _tree(spent: dict[str, float]) -> float:
-    return sum(value for role, value in spent.items() if role in memory.GROUPS)
 
 
 BENCHMARK = Benchmark(

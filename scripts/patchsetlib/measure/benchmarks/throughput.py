@@ -12,6 +12,7 @@ from patchsetlib.measure.figures import (
     milliseconds,
     quantile,
     seconds,
+    spent,
     succeeded,
 )
 from patchsetlib.measure.runner import Benchmark, Option, Run
@@ -21,8 +22,7 @@ from patchsetlib.measure.workload import Workload
 def _measure(run: Run) -> dict:
     load = Workload(tasks=run.options["tasks"], seconds=0, parallelism=int(run.case), records=True)
     # Sampled rarely, since that takes time from the tasks.
-    record = run.deploy(load, interval=10)
-    return {name: value for name, value in record.items() if name not in ("moments", "course", "sampling")}
+    return run.deploy(load, ("moments", "course", "sampling"), interval=10)
 
 
 def refills(tasks: Sequence[Sequence[float | None]], slots: int) -> list[float]:
@@ -53,13 +53,12 @@ def _figures(record: dict) -> list[Figure]:
     ):
         for percent in (50, 90, 99):
             found.append(seconds(when, what, f"p{percent}", quantile(values, percent / 100), 2))
-    start, end = record["cpu"]["triggered"], record["cpu"]["finished"]
+    cpu = spent(record, "triggered", "finished")
     for role in ("api-server", "scheduler", "workers", "task"):
-        spent = end.get(role, 0) - start.get(role, 0)
-        found.append(milliseconds(when, "CPU per task", role, spent / tasks["tasks"]))
+        found.append(milliseconds(when, "CPU per task", role, cpu.get(role, 0) / tasks["tasks"]))
     # Nothing in runs of older versions of this benchmark.
     used, what = record.get("own_code", []), "task process until its own code"
-    found.append(milliseconds(when, what, "CPU", quantile([cpu for cpu, _ in used], 0.5)))
+    found.append(milliseconds(when, what, "CPU", quantile([time for time, _ in used], 0.5)))
     found.append(mib(when, what, "private memory", quantile([private for _, private in used], 0.5)))
     return found
 
