@@ -39,14 +39,13 @@ LOCK, QUEUE, FULL, STOPPED, ELSEWHERE, UNKNOWN = "lock", "queue", "full", "stopp
 def find() -> list[psutil.Process]:
     """Return the running schedulers, without the processes that they have forked, by process id."""
     found = {}
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            if _is_scheduler(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
-                found[process.pid] = process
-    return [p for pid, p in sorted(found.items()) if _parent(p) not in found]
+    for process in psutil.process_iter(["cmdline", "ppid", "status"]):
+        if _is_scheduler(process.info["cmdline"]) and process.info["status"] != psutil.STATUS_ZOMBIE:
+            found[process.pid] = process
+    return [process for _, process in sorted(found.items()) if process.info["ppid"] not in found]
 
 
-def _is_scheduler(words: list[str]) -> bool:
+def _is_scheduler(words: list[str] | None) -> bool:
     # "python -m airflow scheduler", "python /env/bin/airflow scheduler -D", but not "tini airflow scheduler"
     if not words or not os.path.basename(words[0]).startswith("python"):
         return False
@@ -67,20 +66,14 @@ def is_scheduler(process: psutil.Process) -> bool:
 
 def orphans() -> list[int]:
     """Return the workers whose scheduler has ended without them."""
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            # In a container, the first process may be a scheduler itself.
-            if _TITLE.match(" ".join(process.cmdline())) and process.ppid() == 1:
-                if not _is_scheduler(psutil.Process(1).cmdline()):
-                    found.append(process.pid)
-    return found
-
-
-def _parent(process: psutil.Process) -> int | None:
     with suppress(psutil.Error):
-        return process.ppid()
-    return None
+        # In a container, the first process may be a scheduler itself.
+        if _is_scheduler(psutil.Process(1).cmdline()):
+            return []
+    processes = psutil.process_iter(["cmdline", "ppid"])
+    return [
+        p.pid for p in processes if p.info["ppid"] == 1 and _TITLE.match(" ".join(p.info["cmdline"] or ()))
+    ]
 
 
 @dataclass(frozen=True)
@@ -145,10 +138,10 @@ class Worker:
     team: str | None
     idle: bool
     wait: Wait
+    switches: int
+    """See ``_still``."""
     own_session: bool
     """Those of the pool of this patch set lead a session of their own, those of stock never do."""
-    switches: int
-    """How often it has gone to sleep or been interrupted; if that stays, it has not run since."""
 
 
 def read_workers(scheduler: psutil.Process) -> list[Worker]:
@@ -162,26 +155,12 @@ def read_workers(scheduler: psutil.Process) -> list[Worker]:
         with suppress(psutil.NoSuchProcess, ProcessLookupError):
             match = _TITLE.match(" ".join(process.cmdline()))
             # What a worker forks has its title for a moment.
-            if not match or _is_worker(process.ppid()) or process.status() == psutil.STATUS_ZOMBIE:
-                continue
-            switches = process.num_ctx_switches()
-            found.append(
-                Worker(
-                    process.pid,
-                    match["team"],
-                    match["work"].startswith("<idle>"),
-                    wait_of(process),
-                    os.getsid(process.pid) == process.pid,
-                    switches.voluntary + switches.involuntary,
-                )
-            )
+            forked = process.ppid() in {worker.pid for worker in found}
+            if match and not forked and process.status() != psutil.STATUS_ZOMBIE:
+                idle = match["work"].startswith("<idle>")
+                own_session = os.getsid(process.pid) == process.pid
+                found.append(Worker(process.pid, match["team"], idle, *_still(process), own_session))
     return found
-
-
-def _is_worker(pid: int) -> bool:
-    with suppress(psutil.Error):
-        return bool(_TITLE.match(" ".join(psutil.Process(pid).cmdline())))
-    return False
 
 
 def wait_of(process: psutil.Process) -> Wait:
@@ -263,28 +242,27 @@ def look(scheduler: psutil.Process, pause: float = 0.1) -> Finding:
     first, before = read_workers(scheduler), _still(scheduler)
     time.sleep(pause)
     workers, after = read_workers(scheduler), _still(scheduler)
-    asleep = set(first) & set(workers)
-    problems = [
-        f"worker {worker.pid} is stopped (SIGCONT lets it go on)"
-        for worker in workers
-        if worker.wait.kind == STOPPED
-    ]
-    unknown: list[str] = []
+    stopped = [f"worker {worker.pid}" for worker in workers if worker.wait.kind == STOPPED]
     if after[0].kind == STOPPED:
-        problems.append(f"the scheduler {scheduler.pid} is stopped (SIGCONT lets it go on)")
-    unread = None
-    wedged, holder = False, None
+        stopped.append(f"the scheduler {scheduler.pid}")
+    problems = [f"{each} is stopped (SIGCONT lets it go on)" for each in stopped]
+    unknown: list[str] = []
+    wedged, holder, unread = False, None, None
     if workers and not all(worker.own_session for worker in workers):
         unread = _unread(scheduler.pid, workers)
-        stuck = _stuck_scheduler(before, after)
-        if stuck:
-            problems.append(stuck)
+        if before == after and after[0].kind == FULL:
+            problems.append("the scheduler hangs: it writes to a full queue that no worker reads")
+        elif before == after and after[0].kind == LOCK and after[0].what:
+            problems.append("the scheduler hangs: it waits for a lock that it shares with its workers")
+        states = []
         for team in {worker.team for worker in workers}:
             group = [worker for worker in workers if worker.team == team]
-            state, who, said = _judge(group, asleep, after[0])
-            (problems if state else unknown).extend(said)
-            wedged = True if wedged or state else None if state is None or wedged is None else False
+            state, who, said = _judge(group, set(first) & set(workers), after[0])
+            if said:
+                (problems if state else unknown).append(said)
+            states.append(state)
             holder = holder or who
+        wedged = True if True in states else None if None in states else False
         if wedged and unread:
             problems.append(f"{unread} bytes of tasks wait in its queue")
     return Finding(tuple(workers), tuple(problems), tuple(unknown), wedged, holder, unread)
@@ -292,7 +270,7 @@ def look(scheduler: psutil.Process, pause: float = 0.1) -> Finding:
 
 def _judge(
     workers: list[Worker], asleep: set[Worker], scheduler: Wait
-) -> tuple[bool | None, int | None, list[str]]:
+) -> tuple[bool | None, int | None, str | None]:
     """
     Return whether the workers of one stock executor are wedged, who holds the lock, and what to say.
 
@@ -302,50 +280,35 @@ def _judge(
     idle = [worker for worker in workers if worker.idle]
     waiting = [worker for worker in idle if worker.wait.kind == LOCK]
     if any(worker.wait.kind == UNKNOWN for worker in idle):
-        return None, None, ["whether it is wedged: its workers cannot be read; run this as root"]
-    if not waiting or any(worker.wait.kind not in (LOCK, STOPPED) for worker in idle):
-        return False, None, []
+        return None, None, "whether it is wedged: its workers cannot be read; run this as root"
     # One that has not run between two looks has not been given the lock meanwhile either.
-    if not asleep.issuperset(waiting) or len({worker.wait.what for worker in waiting}) > 1:
-        return False, None, []
+    if (
+        not waiting
+        or any(worker.wait.kind not in (LOCK, STOPPED) for worker in idle)
+        or not asleep.issuperset(waiting)
+        or len({worker.wait.what for worker in waiting}) > 1
+    ):
+        return False, None, None
     count = f"{len(waiting)} idle workers wait" if len(waiting) > 1 else "one idle worker waits"
     for worker in idle:
         if worker.wait.kind == STOPPED and not worker.wait.what:
             line = f"wedged: {count} for a lock that worker {worker.pid} holds, which is stopped"
-            return True, worker.pid, [line]
+            return True, worker.pid, line
     for worker in workers:
         if worker.wait.kind == FULL:
-            line = (
-                f"wedged: {count} for worker {worker.pid}, which waits for the scheduler to read its result"
-            )
-            return True, worker.pid, [line]
+            reads = "which waits for the scheduler to read its result"
+            return True, worker.pid, f"wedged: {count} for worker {worker.pid}, {reads}"
     if any(wait.kind == STOPPED and not wait.what for wait in (scheduler, *(w.wait for w in workers))):
-        return (
-            None,
-            None,
-            ["whether it is wedged: what is stopped may hold the lock that its workers wait for"],
-        )
+        return None, None, "whether it is wedged: what is stopped may hold the lock that its workers wait for"
     died = "has died" if all(worker.wait.what for worker in waiting) else "has probably died"
-    line = (
-        f"wedged: {count} for a lock whose holder {died}; no task will start until the scheduler is restarted"
-    )
-    return True, None, [line]
+    until = "no task will start until the scheduler is restarted"
+    return True, None, f"wedged: {count} for a lock whose holder {died}; {until}"
 
 
-def _still(scheduler: psutil.Process) -> tuple[Wait, int]:
-    switches = scheduler.num_ctx_switches()
-    return wait_of(scheduler), switches.voluntary + switches.involuntary
-
-
-def _stuck_scheduler(before: tuple[Wait, int], after: tuple[Wait, int]) -> str | None:
-    """Return what a stock scheduler hangs at that has not run between two looks."""
-    if before != after:
-        return None
-    if after[0].kind == FULL:
-        return "the scheduler hangs: it writes to a full queue that no worker reads"
-    if after[0].kind == LOCK and after[0].what:
-        return "the scheduler hangs: it waits for a lock that it shares with its workers"
-    return None
+def _still(process: psutil.Process) -> tuple[Wait, int]:
+    """Return what a process waits for, and a number that stays the same for as long as it has not run."""
+    switches = process.num_ctx_switches()
+    return wait_of(process), switches.voluntary + switches.involuntary
 
 
 def _unread(pid: int, workers: Iterable[Worker]) -> int | None:
@@ -354,17 +317,13 @@ def _unread(pid: int, workers: Iterable[Worker]) -> int | None:
 
     It has both ends of its two queues, and so has each worker; that of the tasks is made first.
     """
-    theirs: dict[int, int] = {}
-    for worker in workers:
-        with suppress(OSError):
-            theirs = _pipes(worker.pid)
-            break
+    theirs = next(filter(None, (_pipes(worker.pid) for worker in workers)), {})
+    shared = [fd for inode, fd in _pipes(pid).items() if inode in theirs]
+    if len(shared) != 2:
+        return None
     try:
-        shared = {inode: fd for inode, fd in _pipes(pid).items() if inode in theirs}
-        if len(shared) != 2:
-            return None
         # This opens the pipe once more for reading, and reads nothing.
-        fd = os.open(f"/proc/{pid}/fd/{min(shared.values())}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = os.open(f"/proc/{pid}/fd/{min(shared)}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             return struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, b"\0" * 4))[0]
         finally:
@@ -377,8 +336,11 @@ def _pipes(pid: int) -> dict[int, int]:
     """Return the pipes that a process has both ends of: inode and lowest descriptor."""
     ends: dict[int, dict[bool, int]] = {}
     directory = Path("/proc", str(pid), "fd")
-    for name in sorted(os.listdir(directory), key=int):
-        with suppress(FileNotFoundError):
+    names: list[str] = []
+    with suppress(OSError):
+        names = sorted(os.listdir(directory), key=int)
+    for name in names:
+        with suppress(OSError):
             if match := re.fullmatch(r"pipe:\[(\d+)\]", os.readlink(directory / name)):
                 writes = bool(os.lstat(directory / name).st_mode & 0o200)
                 ends.setdefault(int(match[1]), {}).setdefault(writes, int(name))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The Dags of ``bench soak``: a group of mapped tasks, tasks that are retried, that fail for good, that defer.
+The Dag of ``bench soak``: a group of mapped tasks, tasks that are retried, that fail for good, that defer.
 
 Each task has a file in the directory ``PATCHSET_SOAK_RECORDS``, with a line for each start and end of its
 code: event, try, phase and pid. A start while an earlier one still runs is ``beside``, any other ``started``.
@@ -21,7 +21,6 @@ from airflow.sdk import BaseOperator, dag, get_current_context, task, task_group
 RECORDS = Path(os.environ.get("PATCHSET_SOAK_RECORDS", "."))
 # Enough for all that is killed: a task that has none left would be called lost.
 RETRIES = {"retries": 20, "retry_delay": timedelta(seconds=1)}
-OPTIONS = {"schedule": None, "catchup": False, "is_paused_upon_creation": False, "max_active_tasks": 100_000}
 
 
 @contextmanager
@@ -54,39 +53,6 @@ def runs(pid: str) -> bool:
         return False
 
 
-@dag(**OPTIONS)
-def soak_group():
-    @task_group
-    def group(number: int):
-        @task(**RETRIES)
-        def work(number: int) -> int:
-            with recorded(get_current_context()):
-                time.sleep(random.uniform(0, 1))
-                return number
-
-        work(number)
-
-    group.expand(number=list(range(100)))
-
-
-@dag(**OPTIONS)
-def soak_failures():
-    @task(**RETRIES)
-    def retried(number: int) -> None:
-        context = get_current_context()
-        with recorded(context):
-            if context["ti"].try_number == 1:
-                raise RuntimeError("fails at its first try")
-
-    @task(retries=1, retry_delay=timedelta(seconds=1))
-    def fails(number: int) -> None:
-        with recorded(get_current_context()):
-            raise RuntimeError("always fails")
-
-    retried.expand(number=list(range(20)))
-    fails.expand(number=list(range(5)))
-
-
 class Deferred(BaseOperator):
     def execute(self, context):
         with recorded(context, "deferred"):
@@ -99,12 +65,35 @@ class Deferred(BaseOperator):
             pass
 
 
-@dag(**OPTIONS)
-def soak_deferred():
+@dag(schedule=None, catchup=False, is_paused_upon_creation=False, max_active_tasks=100_000)
+def patchset_soak():
+    @task_group
+    def group(number: int):
+        @task(**RETRIES)
+        def work(number: int) -> int:
+            with recorded(get_current_context()):
+                time.sleep(random.uniform(0, 1))
+                return number
+
+        work(number)
+
+    @task(**RETRIES)
+    def retried(number: int) -> None:
+        context = get_current_context()
+        with recorded(context):
+            if context["ti"].try_number == 1:
+                raise RuntimeError("fails at its first try")
+
+    @task(retries=1, retry_delay=timedelta(seconds=1))
+    def fails(number: int) -> None:
+        with recorded(get_current_context()):
+            raise RuntimeError("always fails")
+
+    group.expand(number=list(range(100)))
+    retried.expand(number=list(range(20)))
+    fails.expand(number=list(range(5)))
     for number in range(20):
         Deferred(task_id=f"deferred_{number}", **RETRIES)
 
 
-soak_group()
-soak_failures()
-soak_deferred()
+patchset_soak()

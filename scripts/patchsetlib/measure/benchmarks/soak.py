@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-``bench soak``: a week in ten minutes. Dags of all kinds run in rounds while processes die and restart.
+``bench soak``: a week in ten minutes. Tasks of all kinds run in rounds while processes die and restart.
 
-In each round a worker at rest and one at work are killed; in the first rounds, api-server and scheduler are
+In each round an idle worker and a busy one are killed; in the first rounds, api-server and scheduler are
 restarted, and serve-logs is killed. After each round, when all is at rest, memory, descriptors and zombies
 are counted.
 """
@@ -20,14 +20,14 @@ from pathlib import Path
 import psutil
 
 from patchsetlib.measure import memory
-from patchsetlib.measure.deployment import COMPONENTS, ApiError, Deployment
+from patchsetlib.measure.deployment import COMPONENTS, Deployment
 from patchsetlib.measure.figures import MIB, TOTAL_TOLERANCE, Figure, mib
 from patchsetlib.measure.memory import Sampler, at_rest
 from patchsetlib.measure.runner import PROBES, Benchmark, Option, Run
 from patchsetlib.shell import ui
 from patchsetlib.shell.errors import PatchsetError
 
-DAG_IDS = ("soak_group", "soak_failures", "soak_deferred")
+DAG_ID = "patchset_soak"
 _CONFIG = {
     "scheduler.job_heartbeat_sec": "2",
     # A task whose supervisor was killed is found by its missing heartbeats, where nobody reports it.
@@ -44,7 +44,6 @@ _CONFIG = {
 }
 # Seconds without the end of any task after which nothing is expected any more.
 _PATIENCE = 240
-_STARTS = ("started", "beside")
 
 
 def _measure(run: Run) -> dict:
@@ -55,8 +54,7 @@ def _measure(run: Run) -> dict:
     env, components = {"PATCHSET_SOAK_RECORDS": str(records)}, (*COMPONENTS, "triggerer")
     with run.deployment(PROBES / "soak_dags", config, env, components=components) as deployment:
         deployment.wait_ready(600)
-        for dag_id in DAG_IDS:
-            deployment.wait_for_dag(dag_id, 600)
+        deployment.wait_for_dag(DAG_ID, 600)
         rounds = list(_rounds(deployment, random.Random(options["seed"]), 60 * options["minutes"], records))
     by_task = {file.name: _read(file) for file in sorted(records.iterdir())}
     return {
@@ -74,17 +72,17 @@ def _rounds(deployment: Deployment, chance: random.Random, seconds: float, recor
     """Run rounds for so many seconds, and yield a record of each; one that does not end is the last."""
     # Nothing starts serve-logs again, so that comes last.
     restarts = ["api-server restarted", "scheduler restarted", "serve-logs killed"]
-    started, done = time.monotonic(), 0
-    while time.monotonic() - started < seconds:
-        faults = [memory.WORKER_IDLE, memory.WORKER_BUSY, *([restarts.pop(0)] if restarts else [])]
-        runs = [(dag_id, deployment.trigger(dag_id)) for dag_id in DAG_IDS]
+    started, done, ended = time.monotonic(), 0, True
+    while ended and time.monotonic() - started < seconds:
+        faults = [f"{role} killed" for role in memory.WORKERS] + restarts[:1]
+        del restarts[:1]
+        run_id = deployment.trigger(DAG_ID)
         with ui.step(f"{deployment.name}: {done} tasks after {time.monotonic() - started:.0f} s"):
             happened = []
             for fault in chance.sample(faults, len(faults)):
                 time.sleep(chance.uniform(0, 3))
                 happened.append([round(time.monotonic() - started, 1), _cause(deployment, fault, chance)])
-            ended = _wait_for(deployment, runs)
-            tasks = _tasks(deployment, runs)
+            tasks, ended = _wait_for(deployment, run_id)
             done += len(tasks)
             yield {
                 "seconds": round(time.monotonic() - started, 1),
@@ -96,57 +94,45 @@ def _rounds(deployment: Deployment, chance: random.Random, seconds: float, recor
                 "warm": len(faults) == 2,
                 **(_at_rest(deployment) if ended else {}),
             }
-        if not ended:
-            return
 
 
 def _cause(deployment: Deployment, fault: str, chance: random.Random) -> str:
-    component, _, what = fault.rpartition(" ")
+    """Restart or kill what ``fault`` says, and return what has happened."""
+    target, _, what = fault.rpartition(" ")
     if what == "restarted":
-        deployment.restart(component)
+        deployment.restart(target)
         deployment.wait_ready(600)
         return fault
-    role = fault.removesuffix(" killed")
 
     def kill() -> bool:
-        with suppress(psutil.NoSuchProcess):
+        with suppress(psutil.NoSuchProcess, IndexError):
             tree = memory.read_tree(deployment.pids["scheduler"])
-            pids = [each.pid for each in tree.readings if each.role == role]
-            if pids:
-                psutil.Process(chance.choice(pids)).kill()
-                return True
+            psutil.Process(chance.choice([each.pid for each in tree.readings if each.role == target])).kill()
+            return True
         return False
 
     try:
-        deployment.wait_for(role, kill, 30)
+        deployment.wait_for(target, kill, 30)
     except PatchsetError:
         deployment.check()
-        return f"no {role} to kill"
-    return f"{role} killed"
+        return f"no {target} to kill"
+    return fault
 
 
-def _wait_for(deployment: Deployment, runs: Sequence[tuple[str, str]]) -> bool:
-    """Wait for the end of Dag runs; return False when no task has ended for a long time."""
-    ended, since = -1, time.monotonic()
-    while time.monotonic() - since < _PATIENCE:
-        tasks = _tasks(deployment, runs)
-        paths = [f"/api/v2/dags/{dag_id}/dagRuns/{run_id}" for dag_id, run_id in runs]
-        with suppress(ApiError):
-            if all(deployment.api("GET", path)["state"] in ("success", "failed") for path in paths):
-                return True
+def _wait_for(deployment: Deployment, run_id: str) -> tuple[list[dict], bool]:
+    """Wait for the end of a Dag run; return its tasks, and False if for long none of them ended."""
+    path, ended, since = f"/api/v2/dags/{DAG_ID}/dagRuns/{run_id}", -1, time.monotonic()
+    while True:
+        # An api-server that is slow to answer is asked again.
+        state = deployment.wait_for("Dag run", lambda: deployment.api("GET", path)["state"], 600)
+        tasks = deployment.wait_for("list of tasks", lambda: deployment.task_instances(DAG_ID, run_id), 600)
+        if state in ("success", "failed"):
+            return tasks, True
         if (now := sum(task["state"] in ("success", "failed") for task in tasks)) != ended:
             ended, since = now, time.monotonic()
+        elif time.monotonic() - since > _PATIENCE:
+            return tasks, False
         time.sleep(1)
-    return False
-
-
-def _tasks(deployment: Deployment, runs: Sequence[tuple[str, str]]) -> list[dict]:
-    """Return the tasks of Dag runs; an api-server that is slow to answer is asked again."""
-
-    def look() -> list[dict]:
-        return [task for each in runs for task in deployment.task_instances(*each)]
-
-    return deployment.wait_for("list of tasks", look, 600)
 
 
 def _lost(task: dict, records: Path) -> str | None:
@@ -168,7 +154,7 @@ def _read(file: Path) -> list[list[str]]:
 
 def _again(lines: list[list[str]]) -> list[str]:
     """Return try and phase of what was started once more in the same try, whatever became of it before."""
-    starts = [f"try {number}, {phase}" for event, number, phase, _ in lines if event in _STARTS]
+    starts = [f"try {number}, {phase}" for event, number, phase, _ in lines if event in ("started", "beside")]
     return [start for index, start in enumerate(starts) if start in starts[:index]]
 
 
@@ -195,25 +181,24 @@ def _at_rest(deployment: Deployment) -> dict:
 
 def _figures(record: dict) -> list[Figure]:
     rounds, tasks = record["rounds"], record["dag_run"]
+    measured = [each for each in rounds if "pss" in each]
+    zombies = max((each["zombies"] for each in measured), default=None)
+    beside = len(record["beside"])
     found = [
         Figure("all rounds", "tasks", "run", tasks["tasks"], "more", TOTAL_TOLERANCE, 0),
         Figure("all rounds", "tasks", "lost", tasks["tasks"] - tasks["succeeded"], tolerance=0, digits=0),
         Figure("all rounds", "tasks", "run twice", len(record["twice"]), tolerance=0, digits=0),
+        Figure("all rounds", "tries", "begun while an earlier one ran", beside, None, digits=0),
+        Figure("after a round", "zombies", "most", zombies, digits=0),
     ]
-    beside = len(record["beside"])
-    found.append(Figure("all rounds", "tries", "begun while an earlier one ran", beside, None, digits=0))
-    measured = [each for each in rounds if "pss" in each]
-    zombies = max((each["zombies"] for each in measured), default=None)
-    found.append(Figure("after a round", "zombies", "most", zombies, digits=0))
     # Only these compare: the caches are full, all workers there and none of them grown.
     warm = [each for each in measured if each["warm"] and each["rest"]]
     usual = statistics.mode(each["processes"] for each in warm) if warm else 0
     warm = [each for each in warm if each["processes"] == usual]
     if warm:
         opened = warm[-1]["descriptors"] - warm[0]["descriptors"]
-        found.append(
-            Figure("after a round", "descriptors of the scheduler", "more than at first", opened, digits=0)
-        )
+        what, unit = "descriptors of the scheduler", "more than at first"
+        found.append(Figure("after a round", what, unit, opened, digits=0))
         for group in filter(warm[0]["pss"].get, warm[0]["pss"]):
             size = statistics.median(each["pss"][group] for each in warm)
             found.append(mib("warm rounds", group, "PSS", size, TOTAL_TOLERANCE))
