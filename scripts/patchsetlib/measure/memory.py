@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Memory of the process tree of the scheduler or of an edge worker by role, and CPU time of all components by
-role.
+Memory of the processes of the scheduler or of an edge worker, and CPU time of all components, by role.
 
 Only USS (what one process has for itself) and PSS (its fair part of what is shared) are read, in bytes.
 RSS is not: it counts a shared page once per process, so its sum over forked processes means nothing.
@@ -15,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psutil
@@ -30,15 +30,8 @@ FORK_SERVER = "fork server"
 TASK = "task"
 OTHER = "other"
 WORKERS = (WORKER_IDLE, WORKER_BUSY)
-GROUPS = {
-    SCHEDULER: (SCHEDULER,),
-    EDGE_WORKER: (EDGE_WORKER,),
-    SERVE_LOGS: (SERVE_LOGS,),
-    FORK_SERVER: (FORK_SERVER,),
-    "workers": WORKERS,
-    TASK: (TASK,),
-    OTHER: (OTHER,),
-}
+GROUPS = {role: (role,) for role in (SCHEDULER, EDGE_WORKER, SERVE_LOGS, FORK_SERVER)}
+GROUPS |= {"workers": WORKERS, TASK: (TASK,), OTHER: (OTHER,)}
 """The roles as they are reported: idle and busy workers together."""
 
 _WORKER_TITLE = re.compile(r"airflow worker -- LocalExecutor\b[^:]*: ?(.*)")
@@ -132,22 +125,23 @@ class Sample:
     cost: float
     readings: tuple[Reading, ...]
 
-    def _values(self, figure: str, roles: tuple[str, ...]) -> list[int]:
-        values = [getattr(each, figure) for each in self.readings if not roles or each.role in roles]
-        return [value for value in values if value is not None]
+    # Of the processes in ``roles``; of all without any. Those that cannot be read are in no sum and median.
 
     def count(self, *roles: str) -> int:
-        """Return the number of processes in ``roles``; of all without argument."""
         return sum(not roles or reading.role in roles for reading in self.readings)
 
     def total(self, figure: str, *roles: str) -> int:
-        """Return the sum of ``uss`` or ``pss`` in bytes; unreadable processes are not in it."""
+        """Return the sum of ``uss`` or ``pss`` in bytes."""
         return sum(self._values(figure, roles))
 
     def median(self, figure: str, *roles: str) -> float | None:
         """Return the median of ``uss`` or ``pss`` in bytes; None if no process could be read."""
         values = self._values(figure, roles)
         return statistics.median(values) if values else None
+
+    def _values(self, figure: str, roles: tuple[str, ...]) -> list[int]:
+        values = [getattr(each, figure) for each in self.readings if not roles or each.role in roles]
+        return [value for value in values if value is not None]
 
     @property
     def unreadable(self) -> int:
@@ -165,16 +159,6 @@ class Sample:
         return cls(data["time"], data["cost"], tuple(Reading(*each) for each in data["processes"]))
 
 
-def _footprint(process: psutil.Process) -> tuple[int | None, int | None]:
-    # psutil is renaming this call; the new name is not in any release that we pin yet.
-    read = getattr(process, "memory_footprint", None) or process.memory_full_info
-    try:
-        info = read()
-    except psutil.AccessDenied:
-        return None, None
-    return info.uss, info.pss
-
-
 def read_tree(root: int, zero: float = 0.0, role: str = SCHEDULER) -> Sample:
     """
     Read every process of a tree once.
@@ -187,7 +171,10 @@ def read_tree(root: int, zero: float = 0.0, role: str = SCHEDULER) -> Sample:
     readings = []
     for process, each in _tree(root, role):
         try:
-            readings.append(Reading(process.pid, each, *_footprint(process)))
+            info = process.memory_full_info()
+            readings.append(Reading(process.pid, each, info.uss, info.pss))
+        except psutil.AccessDenied:
+            readings.append(Reading(process.pid, each, None, None))
         except psutil.NoSuchProcess:
             if process.pid == root:
                 raise
@@ -196,10 +183,8 @@ def read_tree(root: int, zero: float = 0.0, role: str = SCHEDULER) -> Sample:
 
 def at_rest(samples: Sequence[Sample], rounds: int = 3) -> bool:
     """
-    Return whether the tree is at rest.
-
-    It is when over the last ``rounds`` intervals no process came, went or changed its role, and their total
-    USS moved by less than 1 MiB.
+    Return whether over the last ``rounds`` intervals no process came, went or changed its role, and their
+    total USS moved by less than 1 MiB.
     """
     last = samples[-rounds - 1 :]
     processes = {frozenset((each.pid, each.role) for each in sample.readings) for sample in last}
@@ -211,15 +196,14 @@ class Sampler:
     """Reads a tree every ``interval`` seconds in a thread, for as long as the context lasts."""
 
     def __init__(self, root: int, *, interval: float = 1.0, role: str = SCHEDULER):
-        self.root = root
-        self.role = role
+        self.root, self.role = root, role
         self.interval = interval
         """May be changed at any time."""
         self.zero = time.monotonic()
         self.samples: list[Sample] = []
         self._stop = threading.Event()
         self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._run, name="memory-sampler", daemon=True)
+        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Sampler:
         self._thread.start()
@@ -230,12 +214,9 @@ class Sampler:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stop.is_set():
-            try:
-                sample = self.now()
-            except psutil.NoSuchProcess:
-                return
-            self._stop.wait(max(self.interval - sample.cost, 0.1))
+        with suppress(psutil.NoSuchProcess):
+            while not self._stop.wait(max(self.interval - self.now().cost, 0.1)):
+                pass
 
     def now(self) -> Sample:
         """
@@ -244,6 +225,5 @@ class Sampler:
         :raises psutil.NoSuchProcess: if the root is gone
         """
         with self._lock:
-            sample = read_tree(self.root, self.zero, self.role)
-            self.samples.append(sample)
-        return sample
+            self.samples.append(read_tree(self.root, self.zero, self.role))
+            return self.samples[-1]

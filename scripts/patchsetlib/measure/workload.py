@@ -28,9 +28,6 @@ DAGS = ROOT / "breeze-config" / "dags"
 # A file in the home of a deployment; see the Dag.
 RECORDS = "task-records"
 
-# Readiness is seen with the scheduler's second heartbeat, which by default comes up to five seconds later.
-_READY_SOON = {"scheduler.job_heartbeat_sec": "2"}
-
 
 @dataclass(frozen=True)
 class Workload:
@@ -53,7 +50,9 @@ class Workload:
 
     @property
     def config(self) -> dict[str, str]:
-        return _READY_SOON | {
+        return {
+            # Readiness is seen with the scheduler's second heartbeat, by default up to five seconds later.
+            "scheduler.job_heartbeat_sec": "2",
             "core.parallelism": str(self.parallelism),
             "core.max_active_tasks_per_dag": str(self.parallelism),
             # Its default of 16 would leave slots empty.
@@ -88,16 +87,14 @@ def measure(
     *at the peak* (most PSS with most workers busy), *at once after* the tasks, and ``settle`` seconds after.
 
     :param interval: seconds between two samples
-    :param settle: seconds after the end of the tasks until which it is watched
-    :raises PatchsetError: if one of the components ends, or the Dag run does not; tasks that fail are in the
-        record
+    :raises PatchsetError: if a component ends, or the Dag run does not; tasks that fail are in the record
     """
-    name = deployment.name
+    name, role = deployment.name, deployment.runs_tasks
     events: dict[str, float] = {}
     cpu: dict[str, dict[str, float]] = {}
     wall_zero = datetime.now(timezone.utc)
 
-    with Sampler(deployment.pids[deployment.runs_tasks], role=deployment.runs_tasks) as sampler:
+    with Sampler(deployment.pids[role], role=role) as sampler:
 
         def event(what: str) -> None:
             cpu[what] = memory.cpu_seconds(deployment.pids)
@@ -129,11 +126,10 @@ def measure(
             tasks = [task for run_id in ids for task in deployment.task_instances(DAG_ID, run_id)]
         except psutil.NoSuchProcess:
             deployment.check()
-            raise PatchsetError(f"{name}: the {deployment.runs_tasks} ended") from None
+            raise PatchsetError(f"{name}: the {role} ended") from None
     samples = sampler.samples
     states = Counter(str(task["state"]) for task in tasks)
-    unreadable = max(sample.unreadable for sample in samples)
-    if unreadable:
+    if unreadable := max(sample.unreadable for sample in samples):
         ui.warn(f"{name}: up to {unreadable} processes may only be read as root, and are in no USS or PSS")
     if set(states) != {"success"}:
         ui.warn(f"{name}: not all tasks succeeded: {dict(states)}")
@@ -184,21 +180,18 @@ def _moments(samples: Sequence[Sample], idle: Sample, finished: float) -> dict[s
 def _course(samples: Sequence[Sample], ends: Sequence[float | None]) -> dict:
     """Return the totals of all samples, with how many tasks had ended by then."""
     ended = sorted(end for end in ends if end is not None)
-    return {
-        "columns": [
-            *("seconds", "tasks done", "processes", "workers", "busy workers"),
-            *("PSS of the tree", "USS of all workers", "USS of the scheduler"),
-        ],
-        "rows": [
-            [
-                *(round(sample.time, 1), bisect_right(ended, sample.time)),
-                *(sample.count(), sample.count(*memory.WORKERS), sample.count(memory.WORKER_BUSY)),
-                sample.total("pss"),
-                *(sample.total("uss", *memory.WORKERS), sample.total("uss", memory.SCHEDULER)),
-            ]
-            for sample in samples
-        ],
+    columns = {
+        "seconds": lambda sample: round(sample.time, 1),
+        "tasks done": lambda sample: bisect_right(ended, sample.time),
+        "processes": lambda sample: sample.count(),
+        "workers": lambda sample: sample.count(*memory.WORKERS),
+        "busy workers": lambda sample: sample.count(memory.WORKER_BUSY),
+        "PSS of the tree": lambda sample: sample.total("pss"),
+        "USS of all workers": lambda sample: sample.total("uss", *memory.WORKERS),
+        "USS of the scheduler": lambda sample: sample.total("uss", memory.SCHEDULER),
     }
+    rows = [[value(sample) for value in columns.values()] for sample in samples]
+    return {"columns": list(columns), "rows": rows}
 
 
 _REPORT = re.compile(
