@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-What is written about a benchmark: table, what got worse, chart, raw data, and the index of a directory.
-
-The first subject is the reference, the others are compared with it.
-"""
+"""What is written about a benchmark: table, what got worse, chart, raw data, and the index of a directory."""
 
 from __future__ import annotations
 
@@ -69,28 +65,25 @@ def render(labels: Sequence[str], rows: Sequence[Row], *, terminal: bool) -> str
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     grid = Table(box=box.SIMPLE_HEAD if terminal else box.MARKDOWN)
     for heading in ("when", "what", "figure"):
         grid.add_column(heading, no_wrap=True)
     for heading in (*labels, *(f"{labels[number]} / {labels[0]}" for number in compared(labels))):
         grid.add_column(heading, justify="right", no_wrap=True)
-    colours = {"better": "green", "worse": "bold red"}
+    styles = {"better": "green", "worse": "bold red"}
     for when, group in itertools.groupby(rows, key=lambda row: row.figure.when):
         for row in group:
-            cells = [when, row.figure.what, row.figure.unit]
-            cells += [row.text(number) for number in range(len(labels))]
+            cells = [when, row.figure.what, row.figure.unit, *map(row.text, range(len(labels)))]
             for number in compared(labels):
-                colour = colours.get(row.verdict(number)) if terminal else None
-                text = row.ratio_text(number)
-                cells.append(f"[{colour}]{text}[/]" if colour else text)
+                cells.append(Text(row.ratio_text(number), styles.get(row.verdict(number), "")))
             grid.add_row(*cells)
         if terminal:
             grid.add_section()
     out = StringIO()
-    no_color = bool(os.environ.get("NO_COLOR"))
     # Wide enough that nothing is cut: a table that is cut shows a wrong number.
-    Console(file=out, width=1000, force_terminal=terminal, no_color=no_color).print(grid)
+    Console(file=out, width=1000, force_terminal=terminal).print(grid)
     lines = [line.rstrip() if terminal else line.strip() for line in out.getvalue().splitlines()]
     return "\n".join(line for line in lines if line)
 
@@ -99,15 +92,14 @@ def conclusions(labels: Sequence[str], rows: Sequence[Row], panels: Sequence[tup
     """Return one line for each figure that is drawn, and one for each that got worse."""
     lines = []
     for number in compared(labels):
-
-        def line(row: Row, word: str, number: int = number) -> str:
+        drawn = [row for what, unit in panels for row in _select(rows, what, unit)]
+        worse = [row for row in rows if row.verdict(number) == "worse"]
+        said = [(row, "") for row in drawn] + [(row, f"worse than {labels[0]}: ") for row in worse]
+        for row, word in said:
             ratio = row.ratio(number)
             of = "" if ratio is None else f" ({ratio:.2f} of {labels[0]})"
-            return f"{labels[number]}: {word}{row.figure}: {row.text(0)} -> {row.text(number)}{of}"
-
-        lines += [line(row, "") for what, unit in panels for row in _select(rows, what, unit)]
-        worse = [row for row in rows if row.verdict(number) == "worse"]
-        lines += [line(row, f"worse than {labels[0]}: ") for row in worse]
+            change = f"{row.text(0)} -> {row.text(number)}{of}"
+            lines.append(f"{labels[number]}: {word}{row.figure}: {change}")
         if not worse:
             lines.append(f"{labels[number]}: nothing in the table is worse than {labels[0]}")
     return [
@@ -125,15 +117,10 @@ def _select(rows: Sequence[Row], what: str, unit: str) -> list[Row]:
 # Chart
 
 
-def chart(
+def _draw(
     labels: Sequence[str], rows: Sequence[Row], panels: Sequence[tuple[str, str]], heading: str, file: Path
 ) -> None:
-    """
-    Draw one panel of bars for each of ``panels``, with the range over the repeats.
-
-    :param panels: what and unit of the rows to draw; the bars are grouped by ``when``
-    :param file: its suffix is the format
-    """
+    """Draw a panel of bars for each of ``panels``: the medians, with their ranges, grouped by ``when``."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -147,18 +134,19 @@ def chart(
     )
     for axes, (what, unit) in zip(all_axes[:, 0], panels, strict=True):
         found = _select(rows, what, unit)
+        many = len(found) > 12
         for number, (label, colour) in enumerate(zip(labels, itertools.cycle(_COLOURS))):
             for group, row in enumerate(found):
                 x = group + (number - (len(labels) - 1) / 2) * width
                 value, values = row.value(number), row.samples[number] or (0,)
                 axes.bar(x, value or 0, width * 0.9, color=colour, label=label if not group else None)
                 axes.plot([x, x], [min(values), max(values)], color="black", linewidth=1)
-                text = "none" if value is None else f"{value:.{row.figure.digits}f}"
-                above = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center", "fontsize": 7}
-                if len(found) <= 12:
+                if not many:
+                    text = "none" if value is None else f"{value:.{row.figure.digits}f}"
+                    above = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center", "fontsize": 7}
                     axes.annotate(text, (x, max(values)), **above)
         axes.set_xticks(range(len(found)), [row.figure.when for row in found])
-        axes.tick_params("x", labelsize=10 if len(found) <= 12 else 6)
+        axes.tick_params("x", labelsize=6 if many else 10)
         axes.set_title(f"{what}: {unit}", fontsize=10)
         axes.margins(y=0.15)
         axes.grid(axis="y", alpha=0.3)
@@ -174,26 +162,25 @@ def chart(
 
 def write(benchmark: Benchmark, raw: Path, directory: Path) -> list[Path]:
     """Write raw data and chart of a benchmark in place of those of the same name; return their paths."""
-    data = json.loads(raw.read_text(encoding="utf-8"))
-    labels = list(data["subjects"])
     files = [directory / raw.name]
     if directory != raw.parent:
         shutil.copy(raw, directory)
+    data = json.loads(raw.read_text(encoding="utf-8"))
+    labels = list(data["subjects"])
     rows = table(labels, data["runs"], benchmark.figures)
-    drawn = [panel for panel in benchmark.panels if _select(rows, *panel)]
-    if drawn:
+    if drawn := [panel for panel in benchmark.panels if _select(rows, *panel)]:
         files.append(directory / f"{raw.stem}.svg")
-        chart(labels, rows, drawn, title(data), files[-1])
+        _draw(labels, rows, drawn, title(data), files[-1])
     return files
 
 
 def title(data: dict) -> str:
     """Return one line on what was run."""
-    options = []
-    for name, value in data["options"].items():
-        if value not in (None, 0):
-            text = " and ".join(map(str, value)) if isinstance(value, list) else str(value)
-            options.append(f"{name.replace('_', ' ')} {text}")
+    options = [
+        f"{name} {' and '.join(map(str, value)) if isinstance(value, list) else value}"
+        for name, value in data["options"].items()
+        if value not in (None, 0)
+    ]
     return f"{data['benchmark']}, Airflow {data['base']}" + (f": {', '.join(options)}" if options else "")
 
 
@@ -205,9 +192,9 @@ def describe(data: dict) -> list[str]:
     """
     machine, repeats = data["machine"], data["repeats"]
     pythons = sorted({subject["python"] for subject in data["subjects"].values()})
-    often = (
-        f"{repeats} runs each, interleaved: median (smallest-largest)." if repeats > 1 else "One run each."
-    )
+    often = "One run each."
+    if repeats > 1:
+        often = f"{repeats} runs each, interleaved: median (smallest-largest)."
     lines = [
         f"{often} {machine['cpus_usable']} CPUs ({machine['architecture']}), "
         f"{machine['memory'] / 2**30:.0f} GiB, {machine['system']} {machine['kernel']}, "
@@ -242,12 +229,11 @@ def write_index(directory: Path, benchmarks: dict[str, Benchmark]) -> None:
         except (KeyError, TypeError, ValueError) as e:
             ui.warn(f"{display(file)} is left out: written by another version of this tool ({e!r})")
             continue
-        errors = [
-            f"Failed: {run['label']}, run {run['repeat']}: {run['error']}\n"
-            for run in data["runs"]
-            if "error" in run
-        ]
-        parts += ["", f"## {title(data)}", "", *about, "", *errors, render(labels, rows, terminal=False)]
+        parts += ["", f"## {title(data)}", "", *about, ""]
+        for run in data["runs"]:
+            if "error" in run:
+                parts.append(f"Failed: {run['label']}, run {run['repeat']}: {run['error']}\n")
+        parts.append(render(labels, rows, terminal=False))
         parts += ["", f"Raw data: [{file.name}]({file.name})"]
         if (drawn := file.with_suffix(".svg")).exists():
             parts += ["", f"![{title(data)}]({drawn.name})"]
