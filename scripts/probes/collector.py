@@ -22,7 +22,7 @@ from dispatch import Run, limit, new_executor, replace_supervise, shared
 
 
 def cpu_time(function) -> float:
-    """Return the CPU time of a call, which does not wait: what else the machine does is not in it."""
+    """Return the CPU time of a call: what else the machine does is not in it."""
     began = time.process_time()
     function()
     return time.process_time() - began
@@ -48,11 +48,6 @@ def fork() -> float:
     return took
 
 
-def freeze_cycle() -> None:
-    gc.freeze()
-    gc.unfreeze()
-
-
 def workers_collect(workers: int) -> dict:
     """Start a pool, and let each worker run a full collection, as a long-lived one does sooner or later."""
     ready, took, before, after = (shared(workers) for _ in range(4))
@@ -70,10 +65,9 @@ def workers_collect(workers: int) -> dict:
     replace_supervise(work)
     run = Run(new_executor(workers), workers)
     run.held(run.executor.start)
-    stuck = run.offer_all(workers)
-    found = run.as_json(ready) | {"stuck": stuck}
-    if not stuck:
-        run.executor.end()
+    run.offer_all(workers)
+    found = run.as_json(ready)
+    if not run.stuck:
         found["worker_collection"] = list(took)
         found["worker_private"] = [b - a for a, b in zip(before, after, strict=True)]
     return found
@@ -87,7 +81,7 @@ def main() -> None:
         "tracked": len(gc.get_objects()),
         "collection": [cpu_time(gc.collect) for _ in range(3)],
         "fork": [fork() for _ in range(5)],
-        "freeze_cycle": [cpu_time(freeze_cycle) for _ in range(options["cycles"])],
+        "freeze_cycle": [cpu_time(lambda: (gc.freeze(), gc.unfreeze())) for _ in range(options["cycles"])],
     }
     limit(options["timeout"])
     result |= workers_collect(options["workers"])

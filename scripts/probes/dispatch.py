@@ -4,10 +4,10 @@ Drive a LocalExecutor alone, through its public interface, as the scheduler does
 
 Runs inside the Airflow that is measured, in a process of its own for each case:
 
-    python dispatch.py paced    '{"workloads": 2000, "parallelism": 8}'
-    python dispatch.py burst    '{"workloads": 2000, "parallelism": 8}'
-    python dispatch.py start    '{"workers": 32}'
-    python dispatch.py first    '{"times": 5}'
+    python dispatch.py paced    '{"workloads": 2000, "parallelism": 8, "timeout": 130}'
+    python dispatch.py burst    '{"workloads": 2000, "parallelism": 8, "timeout": 130}'
+    python dispatch.py start    '{"workers": 32, "timeout": 90}'
+    python dispatch.py first    '{"times": 5, "timeout": 110}'
 
 The last line of stdout is a JSON object. Times are in seconds; those of workers and of the executor's
 process are comparable, as ``time.monotonic`` is one clock for all processes on Linux.
@@ -82,9 +82,7 @@ def replace_supervise(work) -> None:
         return 0
 
     # Newer versions call the second; the first is then a wrapper.
-    for name in ("supervise", "supervise_task"):
-        if hasattr(supervisor, name):
-            setattr(supervisor, name, supervise)
+    supervisor.supervise = supervisor.supervise_task = supervise
 
 
 def replace_task_process(work) -> None:
@@ -120,6 +118,7 @@ class Run:
         self.count = count
         self.offered: list[float] = []
         self.states: list[str] = []
+        self.stuck = False
         self.longest, self.longest_in, self.total = 0.0, "", 0.0
         self._waiting = [make_workload(index) for index in reversed(range(count))]
 
@@ -148,8 +147,13 @@ class Run:
         self.states += ended
         return len(ended)
 
-    def offer_all(self, at_a_time: int) -> bool:
-        """Offer all workloads, so many at a time, until they have ended; return whether it got stuck."""
+    def offer_all(self, at_a_time: int) -> float:
+        """
+        Offer all workloads, so many at a time, until they have ended, and end the executor.
+
+        Return the seconds that the workloads took. A stuck executor is left to whoever started this process.
+        """
+        began = time.monotonic()
         try:
             while len(self.states) < self.count:
                 while self._waiting and len(self.offered) - len(self.states) < at_a_time:
@@ -157,19 +161,22 @@ class Run:
                 if not self.beat():
                     time.sleep(PAUSE)
         except Stuck:
-            return True
-        return False
+            self.stuck = True
+        took = time.monotonic() - began
+        if not self.stuck:
+            self.executor.end()
+        return took
 
     def as_json(self, started) -> dict:
         """:param started: when each workload started, 0 if it did not"""
+        waits = [at - offered for offered, at in zip(self.offered, started, strict=False) if at]
         return {
             "workloads": self.count,
+            "stuck": self.stuck,
             "started": sum(bool(each) for each in started),
             "reported": len(self.states),
             "succeeded": self.states.count("success"),
-            "offer_to_start": sorted(
-                at - offered for offered, at in zip(self.offered, started, strict=False) if at
-            ),
+            "offer_to_start": sorted(waits),
             "held_longest": self.longest,
             "held_longest_in": self.longest_in,
             "held_total": self.total,
@@ -182,23 +189,8 @@ def stream(workloads: int, parallelism: int, at_a_time: int) -> dict:
     replace_supervise(lambda index: started.__setitem__(index, time.monotonic()))
     run = Run(new_executor(parallelism), workloads)
     run.executor.start()
-    began = time.monotonic()
-    stuck = run.offer_all(at_a_time)
-    took = time.monotonic() - began
-    # A stuck one is left to whoever started this process.
-    if not stuck:
-        run.executor.end()
-    return run.as_json(started) | {"seconds": took, "stuck": stuck}
-
-
-def paced(workloads: int, parallelism: int) -> dict:
-    """Offer workloads so that never more are under way than there are slots."""
-    return stream(workloads, parallelism, at_a_time=parallelism)
-
-
-def burst(workloads: int, parallelism: int) -> dict:
-    """Offer all workloads at once."""
-    return stream(workloads, parallelism, at_a_time=workloads)
+    took = run.offer_all(at_a_time)
+    return run.as_json(started) | {"seconds": took}
 
 
 def start(workers: int) -> dict:
@@ -214,10 +206,8 @@ def start(workers: int) -> dict:
     run = Run(new_executor(workers), workers)
     began = time.monotonic()
     run.held(run.executor.start)
-    stuck = run.offer_all(workers)
-    if not stuck:
-        run.executor.end()
-    return run.as_json(started) | {"all_running": max(started) - began, "stuck": stuck}
+    run.offer_all(workers)
+    return run.as_json(started) | {"all_running": max(started) - began}
 
 
 def first(times: int) -> dict:
@@ -238,18 +228,23 @@ def first(times: int) -> dict:
         run.executor.end()
         run.executor = new_executor(1)
     # All are reported as failed, since there was no task's process.
-    return run.as_json(started) | {
-        "succeeded": sum(map(bool, started)),
-        "start_calls": starts,
-        "stuck": False,
-    }
+    return run.as_json(started) | {"succeeded": sum(map(bool, started)), "start_calls": starts}
+
+
+CASES = {
+    # Never more are under way than there are slots.
+    "paced": lambda workloads, parallelism: stream(workloads, parallelism, at_a_time=parallelism),
+    "burst": lambda workloads, parallelism: stream(workloads, parallelism, at_a_time=workloads),
+    "start": start,
+    "first": first,
+}
 
 
 def main() -> None:
     case, options = sys.argv[1], json.loads(sys.argv[2])
     limit(options.pop("timeout"))
     try:
-        result = {"paced": paced, "burst": burst, "start": start, "first": first}[case](**options)
+        result = CASES[case](**options)
     except Stuck:
         result = {"stuck": True}
     limit(0)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,19 +15,9 @@ import psutil
 import pytest
 
 from patchsetlib import cli
-from patchsetlib.measure import runner, subjects, workload
+from patchsetlib.measure import report, runner, subjects, workload
 from patchsetlib.measure.benchmarks import BENCHMARKS, dispatch, growth, soak, throughput
-from patchsetlib.measure.figures import Figure
-from patchsetlib.measure.memory import (
-    EDGE_WORKER,
-    SCHEDULER,
-    SERVE_LOGS,
-    TASK,
-    WORKER_BUSY,
-    WORKER_IDLE,
-    Reading,
-    Sample,
-)
+from patchsetlib.measure.memory import SCHEDULER, TASK, WORKER_BUSY, WORKER_IDLE, Reading, Sample
 from patchsetlib.measure.runner import Benchmark, Run
 from patchsetlib.measure.subjects import Subject
 from patchsetlib.patches import base as bases
@@ -37,12 +28,6 @@ from patchsetlib.shell.paths import ROOT
 from patchsetlib.verbs import bench
 
 MIB = 2**20
-
-
-def values(name: str, record: dict) -> dict[tuple[str, str, str], float | None]:
-    """Return what the table shows of a record that has been through JSON."""
-    rows = BENCHMARKS[name].figures(json.loads(json.dumps(record)))
-    return {(row.when, row.what, row.unit): row.value for row in rows}
 
 
 # Runs
@@ -61,15 +46,7 @@ def measure(run: Run) -> dict:
     return {"x": 1.0}
 
 
-FAKE = Benchmark(
-    "fake",
-    "",
-    (),
-    measure,
-    lambda record: [Figure("", "x", "", record["x"])],
-    (),
-    cases=lambda options: ["a", "b"],
-)
+FAKE = Benchmark("fake", "", (), measure, lambda record: [], (), cases=lambda options: ["a", "b"])
 
 
 def test_runs_are_interleaved_and_failures_recorded(tmp_path: Path, monkeypatch, capsys):
@@ -224,76 +201,42 @@ def test_results_are_called_by_what_is_unlike_the_default(line: str, stem: str):
 # Figures
 
 
+@pytest.mark.parametrize("name", [path.name for path in sorted((ROOT / "docs" / "benchmarks").iterdir())])
+def test_tables_in_the_documents_are_those_of_the_raw_data(name: str, tmp_path: Path):
+    documents = ROOT / "docs" / "benchmarks" / name
+    shutil.copytree(documents, tmp_path, dirs_exist_ok=True)
+
+    report.write_index(tmp_path, BENCHMARKS)
+
+    assert (tmp_path / "README.md").read_text() == (documents / "README.md").read_text()
+
+
+def values(name: str, record: dict) -> dict[tuple[str, str, str], float | None]:
+    """Return what the table shows of a record that has been through JSON."""
+    rows = BENCHMARKS[name].figures(json.loads(json.dumps(record)))
+    return {(row.when, row.what, row.unit): row.value for row in rows}
+
+
 def sample(time: float, idle: int, busy: int, uss: int = 5) -> Sample:
-    """Return a tree with scheduler (PSS 50 MiB), serve-logs (40), workers, and a task for each busy one."""
-    readings = [Reading(1, SCHEDULER, 30 * MIB, 50 * MIB), Reading(2, SERVE_LOGS, 30 * MIB, 40 * MIB)]
+    """Return a tree with scheduler, workers, and a task for each busy one."""
+    readings = [Reading(1, SCHEDULER, 30 * MIB, 50 * MIB)]
     readings += [Reading(10 + n, WORKER_IDLE, uss * MIB, (uss + 10) * MIB) for n in range(idle)]
     readings += [Reading(20 + n, WORKER_BUSY, uss * MIB, (uss + 10) * MIB) for n in range(busy)]
     readings += [Reading(30 + n, TASK, MIB, 2 * MIB) for n in range(busy)]
     return Sample(time, 0.01, tuple(readings))
 
 
-def test_memory():
+def test_peak_is_the_largest_with_most_workers_busy_and_the_end_the_first_without_tasks():
     samples = [sample(5, 2, 2, 90), sample(8, 0, 4, 20), sample(9, 0, 4, 25), sample(11, 3, 1, 30)]
     samples += [sample(12, 4, 0, 28), sample(15, 4, 0, 15)]
-    moments = workload._moments(samples, sample(1, 0, 0), finished=10) | {"60 s after": sample(70, 4, 0, 6)}
-    record = {
-        "moments": {name: moment.as_json() for name, moment in moments.items()},
-        "events": {"ready": 0.5, "at rest": 10.0, "end": 60.0},
-        "cpu": {
-            "triggered": {"scheduler": 4.0, "api-server": 1},
-            "finished": {"scheduler": 5.0, "task": 4.5, "api-server": 9},
-            "at rest": {"scheduler": 5.25, "task": 4.75, "api-server": 9},
-            "end": {"scheduler": 5.5, "task": 4.75, "api-server": 9},
-        },
-        "dag_run": {"seconds": 9.0, "tasks": 8, "succeeded": 8},
+
+    moments = workload._moments(samples, sample(1, 0, 0), finished=10)
+
+    assert {name: moment.time for name, moment in moments.items()} == {
+        "before any task": 1,
+        "at the peak": 9,
+        "at once after": 12,
     }
-
-    found = values("memory", record)
-
-    assert found["before any task", "workers", "processes"] == 0
-    assert found["before any task", "workers", "USS per process, MiB"] is None
-    assert moments["at the peak"].time == 9  # the largest of those with all slots in use
-    assert found["at the peak", "workers", "busy"] == found["at the peak", "task", "processes"] == 4
-    assert found["at once after", "workers", "USS per process, MiB"] == 28
-    assert found["60 s after", "workers", "PSS per process, MiB"] == 16
-    assert found["60 s after", "whole tree", "PSS total, MiB"] == 50 + 40 + 4 * 16
-    assert found["run", "tasks", "succeeded of 8"] == 8
-    assert found["run", "CPU of the tree", "during the tasks, s"] == 5.5
-    assert found["run", "CPU of the tree", "from then to the end, s"] == 0.75
-    assert found["run", "CPU of the scheduler", "per s at rest, ms"] == 5
-
-
-def test_edge():
-    worker = Reading(1, EDGE_WORKER, 60 * MIB, 100 * MIB)
-    forked = [Reading(10 + n, WORKER_BUSY, 10 * MIB, 20 * MIB) for n in range(2)]
-    forked += [Reading(20 + n, TASK, 25 * MIB, 30 * MIB) for n in range(2)]
-    record = {
-        "moments": {
-            "before any task": Sample(1, 0.01, (worker,)).as_json(),
-            "at the peak": Sample(5, 0.01, (worker, *forked)).as_json(),
-        },
-        "events": {"ready": 0.5},
-        "cpu": {
-            "triggered": {"edge-worker": 5.0, "scheduler": 4.0},
-            "at rest": {"edge-worker": 5.5, "scheduler": 9.0, "workers": 2.0},
-        },
-        "own_code": [(0.08, 27 * MIB), (0.09, 27 * MIB)],
-        "dag_run": {"seconds": 9.0, "tasks": 10, "succeeded": 9},
-    }
-
-    found = values("edge", record)
-
-    assert found["before any task", "edge worker", "PSS per process, MiB"] == 100
-    assert ("before any task", "task", "processes") not in found
-    assert found["at the peak", "task", "processes"] == 2
-    assert found["at the peak", "supervisor and task", "USS per task, MiB"] == 35
-    assert found["at the peak", "supervisor and task", "PSS per task, MiB"] == 50
-    assert found["at the peak", "edge worker", "USS per process, MiB"] == 60
-    assert found["run", "supervisor and task", "CPU per task, ms"] == 200
-    assert found["run", "edge worker", "CPU per task, ms"] == 50
-    assert found["run", "task", "CPU until its own code, ms"] == pytest.approx(85)
-    assert found["run", "tasks", "succeeded of 10"] == 9
 
 
 def test_growth():
@@ -315,49 +258,26 @@ def test_growth():
     assert found["4 tasks", "tasks", "succeeded of 4"] == 3
 
 
-def test_throughput(tmp_path: Path):
+def test_a_slot_is_refilled_by_the_start_that_is_as_many_places_later():
     # Two slots: the third task starts when the first has ended, the fourth when the second has.
     tasks = [[0.5, 1.0, 2.0], [0.5, 1.0, 4.0], [0.5, 2.25, 5.0], [None, 4.5, 6.0], [None, None, None]]
     assert throughput.refills(tasks, 2) == [0.25, 0.5]
-    run = {"tasks": 300, "succeeded": 299, "seconds": 90.0}
-    cpu = {"triggered": {"scheduler": 1.0}, "finished": {"scheduler": 4.0, "task": 9.0}}
-    record = {"case": "2", "tasks": tasks, "dag_run": run, "cpu": cpu, "reports": [0.1, 0.2, 5.0]}
-    until_own_code = "2 slots", "task process until its own code"
-    assert values("throughput", record)[(*until_own_code, "CPU, ms")] is None
+
+
+def test_what_tasks_record_is_read(tmp_path: Path):
     records = tmp_path / "records"
     assert workload.own_code(records) == []
-    records.write_text("0.015 14336\n0.02 15360\n0.025 16384\n")
-    record["own_code"] = workload.own_code(records)
-
-    found = values("throughput", record)
-
-    assert found["2 slots", "tasks", "per minute"] == 200
-    assert found["2 slots", "tasks", "succeeded of 300"] == 299
-    assert found["2 slots", "queued to started", "p50, s"] == 0.5
-    assert found["2 slots", "end of a task to its report to the scheduler", "p99, s"] == 5
-    assert found["2 slots", "end of a task to the start of the next", "p50, s"] == 0.5
-    assert found["2 slots", "CPU per task", "scheduler, ms"] == 10
-    assert found["2 slots", "CPU per task", "task, ms"] == 30
-    assert found[(*until_own_code, "CPU, ms")] == 20
-    assert found[(*until_own_code, "private memory, MiB")] == 15
+    records.write_text("0.015 14336\n0.02 15360\n")
+    assert workload.own_code(records) == [(0.015, 14 * MIB), (0.02, 15 * MIB)]
 
 
-def test_dispatch_shows_a_stuck_executor():
-    when = "8 slots, never more under way"
-    done = {"case": "paced", "when": when, "workloads": 4, "succeeded": 4, "stuck": False, "seconds": 2.0}
-    done |= {"held_longest": 0.25, "offer_to_start": {"0.5": 0.001, "0.99": 0.002}}
-
-    found = values("dispatch", done)
-    assert found[when, "executor", "workloads per second"] == 2
-    assert found[when, "executor", "longest call, ms"] == 250
-    assert found[when, "offer to start", "p99, ms"] == 2
-    assert values("dispatch", done | {"stuck": True, "succeeded": 1})[when, "executor", "lost or stuck"] == 3
-    for case in dispatch.CASES:
-        found = values("dispatch", {"case": case, "when": case, "stuck": True})
-        assert found.pop((case, "executor", "lost or stuck")) == 1
-        assert set(found.values()) == {None}
-    options = {"workloads": 2000, "parallelism": 8, "workers": 32, "times": 5}
-    assert dispatch.arguments("burst", options) == {"workloads": 2000, "parallelism": 8, "timeout": 130}
+@pytest.mark.parametrize("case", dispatch.CASES)
+def test_dispatch_shows_a_stuck_executor(case: str):
+    found = values("dispatch", {"case": case, "when": case, "stuck": True})
+    assert found.pop((case, "executor", "lost or stuck")) == 1
+    assert set(found.values()) == {None}
+    lost = {"case": case, "when": case, "stuck": True, "workloads": 4, "succeeded": 1}
+    assert values("dispatch", lost)[case, "executor", "lost or stuck"] == 3
 
 
 def test_gc_shows_a_stuck_executor():
@@ -376,6 +296,19 @@ def test_gc_shows_a_stuck_executor():
     assert found[when, "scheduler", "one fork, median, ms"] == 20
     assert (found[when, "executor", "stuck"], found[copied]) == (0, 2)
     assert (stuck[when, "executor", "stuck"], stuck.get(copied)) == (1, None)
+
+
+def test_soak_finds_what_ran_twice_and_what_only_seems_to_have_succeeded(tmp_path):
+    task = {"dag_id": "d", "dag_run_id": "r", "task_id": "t", "map_index": 3, "state": "success"}
+    file = tmp_path / "d r t 3"
+    # Killed in its first try, which was then started again.
+    file.write_text("started 1 all 10\nstarted 1 all 11\nbeside 2 all 12\ndone 2 all 12\n")
+
+    assert soak._again(soak._read(file)) == ["try 1, all"]
+    assert soak._lost(task | {"try_number": 2}, tmp_path) is None
+    assert soak._lost(task | {"try_number": 1}, tmp_path) == "t: success, though its code has not ended"
+    assert soak._lost(task | {"try_number": 2, "state": "queued"}, tmp_path) == "t: queued"
+    assert soak._lost(task | {"try_number": 1, "map_index": 4}, tmp_path) is not None
 
 
 # Probes and the real thing
@@ -433,41 +366,3 @@ def test_real(line: str, tmp_path: Path):
             shown = BENCHMARKS[name].figures(run)
             assert all(figure.value is not None for figure in shown)
             assert all(figure.value == 0 for figure in shown if "stuck" in figure.unit)
-
-
-def test_soak_shows_growth_per_thousand_tasks():
-    rounds = [
-        {
-            "tasks so far": 100 * number,
-            "pss": {"scheduler": 10**8 + 50_000 * number + (number == 7) * 10**8, "workers": 10**8},
-            "processes": 17,
-            "rest": number != 7,
-            "zombies": number % 2,
-            "descriptors": 20 + number,
-            "warm": number > 2,
-        }
-        for number in range(1, 8)
-    ]
-    record = {"rounds": rounds, "twice": ["a"], "beside": [], "dag_run": {"tasks": 600, "succeeded": 598}}
-
-    found = {(figure.what, figure.unit): figure.value for figure in soak.BENCHMARK.figures(record)}
-    assert found["tasks", "lost"] == 2
-    assert found["tasks", "run twice"] == 1
-    assert found["zombies", "most"] == 1
-    assert found["descriptors of the scheduler", "more than at first"] == 3
-    assert found["whole tree", "PSS, MB more per 1,000 tasks"] == pytest.approx(0.5)
-    error = found["whole tree", "PSS, MB more per 1,000 tasks, twice its standard error"]
-    assert error == pytest.approx(0, abs=1e-6)
-
-
-def test_soak_finds_what_ran_twice_and_what_only_seems_to_have_succeeded(tmp_path):
-    task = {"dag_id": "d", "dag_run_id": "r", "task_id": "t", "map_index": 3, "state": "success"}
-    file = tmp_path / "d r t 3"
-    # Killed in its first try, which was then started again.
-    file.write_text("started 1 all 10\nstarted 1 all 11\nbeside 2 all 12\ndone 2 all 12\n")
-
-    assert soak._again(soak._read(file)) == ["try 1, all"]
-    assert soak._lost(task | {"try_number": 2}, tmp_path) is None
-    assert soak._lost(task | {"try_number": 1}, tmp_path) == "t: success, though its code has not ended"
-    assert soak._lost(task | {"try_number": 2, "state": "queued"}, tmp_path) == "t: queued"
-    assert soak._lost(task | {"try_number": 1, "map_index": 4}, tmp_path) is not None
