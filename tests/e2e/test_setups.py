@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -45,25 +46,10 @@ CONFIG = {
 pytestmark = [pytest.mark.network, pytest.mark.base(BASE.name), pytest.mark.nightly]
 
 
-@pytest.fixture(scope="module")
-def patched() -> Subject:
-    return subject(patched=True)
-
-
 @pytest.fixture(params=["stock", "patched"])
 def either(request) -> Subject:
-    return subject(patched=request.param == "patched")
-
-
-def subject(patched: bool, version: str | None = None) -> Subject:
-    python = environment.python(BASE, patched, version)
-    return Subject("patched" if patched else "stock", python, subjects.describe(python))
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory) -> Path:
-    """A directory in which a migrated database is kept for all tests."""
-    return tmp_path_factory.mktemp("setups")
+    python = environment.python(BASE, patched=request.param == "patched")
+    return Subject(request.param, python, subjects.describe(python))
 
 
 @pytest.fixture
@@ -79,25 +65,26 @@ def deploy(tmp_path: Path, shared: Path):
         config: dict[str, str] | None = None,
         env: dict[str, str] | None = None,
     ) -> Iterator[Deployment]:
-        with database(url, subject, shared) as where:
-            deployment = Deployment(
+        variables = {
+            "PATCHSET_SETUPS": str(tmp_path),
+            "PATCHSET_SETUPS_TASKS": str(tasks),
+            # Where the command of an environment looks for the others.
+            "PATH": f"{subject.python.parent}{os.pathsep}{os.environ['PATH']}",
+        }
+        with (
+            database(url, subject, shared) as where,
+            Deployment(
                 subject.python,
                 tmp_path / "airflow",
                 dags=HERE / "dags",
                 config=CONFIG | (config or {}),
-                env={
-                    "PATCHSET_SETUPS": str(tmp_path),
-                    "PATCHSET_SETUPS_TASKS": str(tasks),
-                    # Where the command of an environment looks for the others.
-                    "PATH": f"{subject.python.parent}{os.pathsep}{os.environ['PATH']}",
-                }
-                | (env or {}),
+                env=variables | (env or {}),
                 name=subject.label,
                 components=components or COMPONENTS,
                 **where,
-            )
-            with deployment:
-                yield deployment
+            ) as deployment,
+        ):
+            yield deployment
 
     return make
 
@@ -166,12 +153,11 @@ def tree(pid: int) -> list[psutil.Process]:
     return [process, *process.children(recursive=True)]
 
 
-def left(processes: list[psutil.Process]) -> list[psutil.Process]:
-    return [each for each in processes if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
+def all_ended(processes: list[psutil.Process]) -> None:
+    def look() -> bool:
+        return all(not each.is_running() or each.status() == psutil.STATUS_ZOMBIE for each in processes)
 
-
-def zombies(pid: int) -> list[str]:
-    return [each.name() for each in tree(pid) if each.status() == psutil.STATUS_ZOMBIE]
+    eventually("all ended", look)
 
 
 def installed(name: str, directory: Path, subject: Subject) -> dict[str, str]:
@@ -196,27 +182,16 @@ def postgresql(tmp_path_factory) -> Iterator[str]:
     # It ends orderly with its command, and that with its input.
     reading, writing = os.pipe()
     with open(reading) as stdin:
-        server = Guarded.start(
-            [
-                command,
-                "-t",
-                "sh",
-                "-c",
-                "echo url=postgresql+psycopg2://$PGUSER:$PGPASSWORD@$PGHOST:$PGPORT/; cat",
-            ],
-            log=log,
-            stdin=stdin,
-        )
+        script = "echo url=postgresql+psycopg2://$PGUSER:$PGPASSWORD@$PGHOST:$PGPORT/; cat"
+        server = Guarded.start([command, "-t", "sh", "-c", script], log=log, stdin=stdin)
     with server:
         try:
 
-            def url() -> str | None:
+            def url() -> re.Match[str] | None:
                 assert server.poll() is None, log.read_text()
-                return next(
-                    (line[4:] for line in log.read_text().splitlines() if line.startswith("url=")), None
-                )
+                return re.search(r"^url=(.*)\n", log.read_text(), re.MULTILINE)
 
-            yield eventually("a PostgreSQL server", url)
+            yield eventually("a PostgreSQL server", url)[1]
         finally:
             os.close(writing)
             server.wait(LONG)
@@ -261,14 +236,12 @@ def test_local_executor_beside_celery(deploy, either: Subject, tmp_path: Path, s
                 holding.wait_for_start(2)
                 # One executor is full, and nothing of it ends: that of the other one does not wait for it.
                 began = time.monotonic()
-                with Run(deployment, free) as run:
-                    assert run.end() == {"success": 2}
+                assert Run(deployment, free).end() == {"success": 2}
                 summary("set-ups", f"{either.label}: {free} beside others: {time.monotonic() - began:.1f} s")
                 assert holding.end() == {"success": 2}
         began = time.monotonic()
         for _ in range(3):
-            with Run(deployment, OTHER_DAG) as run:
-                assert run.end() == {"success": 2}
+            assert Run(deployment, OTHER_DAG).end() == {"success": 2}
         summary("set-ups", f"{either.label}: three runs on Celery: {time.monotonic() - began:.1f} s")
         log = deployment.log("scheduler").read_text()
         assert "Traceback" not in log
@@ -281,13 +254,12 @@ def test_local_executor_beside_celery(deploy, either: Subject, tmp_path: Path, s
 def test_standalone(deploy, patched: Subject):
     with deploy(patched, "standalone") as deployment:
         deployment.wait_ready(LONG)
-        with Run(deployment) as run:
-            assert run.end() == {"success": 4}
+        assert Run(deployment).end() == {"success": 4}
         standalone, *others = tree(deployment.pids["standalone"])
         assert memory.read_tree(standalone.pid).count(*memory.WORKERS) == 4
         # Ctrl-C: on SIGTERM, stock ends without its components.
         standalone.send_signal(signal.SIGINT)
-        eventually("all ended", lambda: not left([standalone, *others]))
+        all_ended([standalone, *others])
 
 
 @pytest.mark.parametrize("group", ["control group", "process group"])
@@ -308,7 +280,7 @@ def test_signal_to_all_processes(deploy, either: Subject, group: str, summary):
             )
             # Tasks are not ended by the signal, only their on_kill is called.
             run.let_go()
-            eventually("all ended", lambda: not left(processes))
+            all_ended(processes)
             summary("set-ups", f"{either.label}, SIGTERM to the {group}: {time.monotonic() - began:.1f} s")
             # Also what has ended by itself has been reported.
             assert run.states() == {"success": 3}
@@ -330,10 +302,10 @@ def test_first_process_of_a_container(deploy, either: Subject, tmp_path: Path, s
         status = Path(f"/proc/{scheduler.pid}/status").read_text()
         assert f"NSpid:\t{scheduler.pid}\t1\n" in status
         (tmp_path / "leave orphans").touch()
-        with Run(deployment) as run:
-            assert run.end() == {"success": 4}
+        assert Run(deployment).end() == {"success": 4}
         (tmp_path / "leave orphans").unlink()
-        summary("set-ups", f"{either.label}, first process: zombies of tasks: {zombies(scheduler.pid)}")
+        zombies = [each.name() for each in tree(scheduler.pid) if each.status() == psutil.STATUS_ZOMBIE]
+        summary("set-ups", f"{either.label}, first process: zombies of tasks: {zombies}")
         if either.label == "patched":
             with Run(deployment, held=True) as run:
                 run.wait_for_start(4)
@@ -364,12 +336,11 @@ def test_daemon(deploy, patched: Subject, tmp_path: Path):
                     eventually("a pid file", lambda: files["pid"].exists() and files["pid"].read_text())
                 )
                 deployment.wait_ready(LONG)
-                with Run(deployment) as run:
-                    assert run.end() == {"success": 4}
+                assert Run(deployment).end() == {"success": 4}
                 processes = tree(pid)
                 assert memory.read_tree(pid).count(*memory.WORKERS) == 4
                 processes[0].terminate()
-                eventually("all ended", lambda processes=processes: not left(processes))
+                all_ended(processes)
                 assert not files["pid"].exists()
             output = "".join(path.read_text() for path in tmp_path.glob("daemon.*"))
             assert "Started 4 workers" in output
@@ -414,8 +385,8 @@ def test_remote_logs(deploy, patched: Subject, tmp_path: Path):
         eventually("a bucket", made)
         with deploy(patched, config=config, env=env) as deployment:
             deployment.wait_ready(LONG)
-            with Run(deployment) as run:
-                assert run.end() == {"success": 4}
+            run = Run(deployment)
+            assert run.end() == {"success": 4}
 
             def stored() -> bool:
                 with opener.open(f"{url}/logs", timeout=10) as answer:
@@ -430,13 +401,12 @@ def test_remote_logs(deploy, patched: Subject, tmp_path: Path):
 
 def test_python_of_the_images(deploy):
     try:
-        newer = subject(True, "3.13")
+        python = environment.python(BASE, patched=True, python_version="3.13")
     except UsageError as e:
         pytest.skip(str(e))
-    with deploy(newer) as deployment:
+    with deploy(Subject("patched", python, subjects.describe(python))) as deployment:
         deployment.wait_ready(LONG)
-        with Run(deployment) as run:
-            assert run.end() == {"success": 4}
+        assert Run(deployment).end() == {"success": 4}
         assert "Traceback" not in deployment.log("scheduler").read_text()
 
 

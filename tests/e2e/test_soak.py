@@ -5,20 +5,16 @@ from __future__ import annotations
 
 import pytest
 
-from patchsetlib.installs import environment
-from patchsetlib.measure import runner, subjects
+from patchsetlib.measure import runner
 from patchsetlib.measure.benchmarks.soak import BENCHMARK
 from patchsetlib.measure.subjects import Subject
 from patchsetlib.patches import base as bases
 
-BASE = bases.default()
-pytestmark = [pytest.mark.network, pytest.mark.base(BASE.name), pytest.mark.nightly]
+pytestmark = [pytest.mark.network, pytest.mark.base(bases.default().name), pytest.mark.nightly]
 
 
-def test_nothing_is_lost_while_processes_die(tmp_path):
-    python = environment.python(BASE, patched=True)
-    subject = Subject("patched", python, subjects.describe(python))
-    (record,) = runner.run(BENCHMARK, [subject], {"minutes": 1, "parallelism": 8, "seed": 2}, 1, tmp_path)
+def test_nothing_is_lost_while_processes_die(patched: Subject, tmp_path):
+    (record,) = runner.run(BENCHMARK, [patched], {"minutes": 1, "parallelism": 8, "seed": 2}, 1, tmp_path)
 
     assert "error" not in record
     faults = [fault for each in record["rounds"] for _, fault in each["faults"]]
