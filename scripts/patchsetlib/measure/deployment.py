@@ -1,10 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-One real Airflow deployment on this machine, with LocalExecutor or an edge worker, for as long as a ``with``
-block lasts.
-
-Any interpreter that has Airflow 3 will do; nothing here depends on the patches.
-"""
+"""A real Airflow deployment on this machine, from any Python that has Airflow 3."""
 
 from __future__ import annotations
 
@@ -15,7 +10,7 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -43,13 +38,10 @@ class ApiError(PatchsetError):
 
 
 def free_ports(count: int) -> list[int]:
-    """
-    Return ``count`` different TCP ports that nothing listens on, on any address.
-
-    They are below the range from which the kernel picks ports for outgoing connections.
-    """
+    """Return ``count`` different TCP ports that nothing listens on, on any address."""
     found: set[int] = set()
     while len(found) < count:
+        # Below the range from which the kernel picks ports for outgoing connections.
         port = random.randrange(15_000, 32_000)
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("", port))
@@ -70,9 +62,9 @@ class Deployment:
     home: Path
     """Directory for configuration, database and logs; must not exist."""
     dags: Path
-    config: Mapping[str, str] = field(default_factory=dict)
+    config: dict[str, str] = field(default_factory=dict)
     """Overrides of Airflow's configuration by ``section.option``; once made, all that is set."""
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict)
     """Further variables of all components; once made, all of them."""
     database: str | None = None
     """SQLAlchemy URL; SQLite in ``home`` by default."""
@@ -90,8 +82,10 @@ class Deployment:
         self.url = f"http://127.0.0.1:{self.port}"
         self.database_file = self.home / "airflow.db"
         self._edge_pid_file = self.home / "edge-worker.pid"
-        self.config = self._defaults() | (self._edge() if self.edge_slots else {}) | dict(self.config)
-        self.env = self._environment() | dict(self.env)
+        self.runs_tasks = EDGE_WORKER if self.edge_slots else SCHEDULER
+        """The component whose descendants the processes of tasks are."""
+        self.config = self._defaults() | self.config
+        self.env = self._environment() | self.env
         self._running: dict[str, Guarded] = {}
         self._token: str | None = None
         self._session = requests.Session()
@@ -101,7 +95,7 @@ class Deployment:
         self._session.headers["Connection"] = "close"
 
     def _defaults(self) -> dict[str, str]:
-        return {
+        config = {
             "core.executor": "LocalExecutor",
             "core.dags_folder": str(self.dags),
             "core.load_examples": "False",
@@ -125,17 +119,17 @@ class Deployment:
             "dag_processor.min_file_process_interval": "600",
             "usage_data_collection.enabled": "False",
         }
-
-    def _edge(self) -> dict[str, str]:
-        return {
-            "core.executor": "airflow.providers.edge3.executors.EdgeExecutor",
-            "edge.api_enabled": "True",
-            "edge.api_url": f"{self.url}/edge_worker/v1/rpcapi",
-            # Tasks wait for this by default up to five seconds, in which the worker has free slots.
-            "edge.job_poll_interval": "1",
-            # A token expires after as many seconds. A worker whose request waits longer ends.
-            "api_auth.jwt_leeway": "600",
-        }
+        if self.edge_slots:
+            config |= {
+                "core.executor": "airflow.providers.edge3.executors.EdgeExecutor",
+                "edge.api_enabled": "True",
+                "edge.api_url": f"{self.url}/edge_worker/v1/rpcapi",
+                # Tasks wait for this by default up to five seconds, in which the worker has free slots.
+                "edge.job_poll_interval": "1",
+                # A token expires after as many seconds. A worker whose request waits longer ends.
+                "api_auth.jwt_leeway": "600",
+            }
+        return config
 
     def _commands(self) -> dict[str, list[str]]:
         """Return the arguments of ``airflow`` by component."""
@@ -145,11 +139,6 @@ class Deployment:
             commands[EDGE_WORKER] = ["edge", "worker", *options]
         return commands
 
-    @property
-    def runs_tasks(self) -> str:
-        """The component whose descendants the processes of tasks are."""
-        return EDGE_WORKER if self.edge_slots else SCHEDULER
-
     def _environment(self) -> dict[str, str]:
         # Nothing of the user's that configures Airflow or Python: with PYTHONDONTWRITEBYTECODE, for one, each
         # task process would compile what it imports.
@@ -157,14 +146,14 @@ class Deployment:
         # How libpq finds its server; pg_virtualenv sets them.
         env |= {name: value for name, value in os.environ.items() if name.startswith("PG")}
         for key, value in self.config.items():
-            section, option = key.split(".", 1)
-            env[f"AIRFLOW__{section.upper()}__{option.upper()}"] = value
-        env["AIRFLOW_HOME"] = str(self.home)
-        env["AIRFLOW_CONFIG"] = str(self.home / "airflow.cfg")
-        # So that the last lines before a crash are in the log.
-        env["PYTHONUNBUFFERED"] = "1"
-        env["PYTHONNOUSERSITE"] = "1"
-        return env
+            env[f"AIRFLOW__{key.replace('.', '__', 1).upper()}"] = value
+        return env | {
+            "AIRFLOW_HOME": str(self.home),
+            "AIRFLOW_CONFIG": str(self.home / "airflow.cfg"),
+            # So that the last lines before a crash are in the log.
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONNOUSERSITE": "1",
+        }
 
     def log(self, component: str) -> Path:
         """Return the file with the output of ``component``."""
@@ -190,11 +179,7 @@ class Deployment:
         (self.home / "airflow.cfg").write_text("# Everything is set in the environment.\n", encoding="utf-8")
 
     def prepare(self) -> None:
-        """
-        Make ``home`` and a migrated database.
-
-        :raises PatchsetError: if ``airflow db migrate`` fails
-        """
+        """Make ``home`` and a migrated database."""
         self.make_home()
         if self.migrated is not None:
             shutil.copyfile(self.migrated, self.database_file)
@@ -220,11 +205,7 @@ class Deployment:
             list(pool.map(Guarded.stop, self._running.values()))
 
     def check(self) -> None:
-        """
-        Do nothing while all components run.
-
-        :raises PatchsetError: if one has ended, with the last line that it wrote
-        """
+        """Raise ``PatchsetError`` if a component has ended, with the last line that it wrote."""
         for component, process in self._running.items():
             # poll() waits for what a dead scheduler left behind as well; its pid tells at once.
             if process.poll() is not None or not _alive(process.pid):
@@ -246,16 +227,15 @@ class Deployment:
         :param timeout: seconds
         :raises PatchsetError: if it does not come in time, or a component ends before
         """
-        deadline = time.monotonic() + timeout
-        reason = ""
+        deadline, reason = time.monotonic() + timeout, ""
         while True:
             self.check()
             try:
                 result = look()
+                if result is not None and result is not False:
+                    return result
             except ApiError as e:
-                result, reason = None, f" ({e})"
-            if result is not None and result is not False:
-                return result
+                reason = f" ({e})"
             if time.monotonic() >= deadline:
                 late = f"{self.name}: no {what} within {timeout:.0f} s{reason}"
                 raise PatchsetError(late, see(self.log("scheduler").parent))

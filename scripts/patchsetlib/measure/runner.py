@@ -91,17 +91,9 @@ class Run:
         ):
             yield deployment
 
-    def deploy(
-        self,
-        load: Workload,
-        left_out: tuple[str, ...],
-        *,
-        interval: float = 2.0,
-        settle: float = 0.0,
-        edge_slots: int = 0,
-    ) -> dict:
+    def deploy(self, load: Workload, left_out: tuple[str, ...], *, edge_slots: int = 0, **how: float) -> dict:
         """
-        Run ``load`` on a full Airflow; see ``workload.measure`` and ``Deployment.edge_slots``.
+        Run ``load`` on a full Airflow; see ``Deployment.edge_slots``, and ``workload.measure`` for ``how``.
 
         :param left_out: what of the record the benchmark has no use for
         """
@@ -109,7 +101,7 @@ class Run:
         if load.records:
             env["PATCHSET_TASK_RECORDS"] = str(self.home / "airflow" / workload.RECORDS)
         with self.deployment(workload.DAGS, load.config, env, edge_slots=edge_slots) as deployment:
-            record = workload.measure(deployment, load, interval=interval, settle=settle)
+            record = workload.measure(deployment, load, **how)
         config = {
             key: value.replace(str(self.home), "...")
             for key, value in deployment.config.items()
@@ -175,12 +167,10 @@ def run(
     save: Callable[[list[dict]], None] = lambda runs: None,
 ) -> list[dict]:
     """
-    Run a benchmark, and return the records of its runs.
+    Run a benchmark, and return the records of its runs; see ``Run`` for ``url``.
 
     A run that fails is a record with ``error`` instead of figures, and its files stay in ``directory``.
 
-    :param directory: for the deployments; exists
-    :param url: see ``Run.database``
     :param save: called with the records so far after each run, so that an interruption loses none
     """
     runs: list[dict] = []
