@@ -4,6 +4,7 @@ Memory of the processes of the scheduler or of an edge worker, and CPU time of a
 
 Only USS (what one process has for itself) and PSS (its fair part of what is shared) are read, in bytes.
 RSS is not: it counts a shared page once per process, so its sum over forked processes means nothing.
+If the root of a tree has ended, that is a ``psutil.NoSuchProcess``.
 """
 
 from __future__ import annotations
@@ -61,11 +62,7 @@ def classify(title: str, parent_role: str) -> str:
 
 
 def _tree(root: int, role: str) -> Iterator[tuple[psutil.Process, str]]:
-    """
-    Yield the processes of a tree with their roles, parents before children.
-
-    :raises psutil.NoSuchProcess: if the root is gone
-    """
+    """Yield the processes of a tree with their roles, parents before children."""
     top = psutil.Process(root)
     if top.status() == psutil.STATUS_ZOMBIE:
         raise psutil.NoSuchProcess(root)
@@ -89,7 +86,6 @@ def cpu_seconds(components: Mapping[str, int]) -> dict[str, float]:
     Ended children of a worker are tasks; those of the scheduler are workers, with the tasks these had run.
 
     :param components: process ids by role of the component
-    :raises psutil.NoSuchProcess: if one of them is gone
     """
     spent: Counter[str] = Counter()
     for component, root in components.items():
@@ -165,7 +161,6 @@ def read_tree(root: int, zero: float = 0.0, role: str = SCHEDULER) -> Sample:
 
     :param root: pid of the scheduler, or of what else ``role`` says
     :param zero: value of ``time.monotonic()`` that is time 0 of the sample
-    :raises psutil.NoSuchProcess: if the root is gone
     """
     started = time.monotonic()
     readings = []
@@ -219,11 +214,7 @@ class Sampler:
                 pass
 
     def now(self) -> Sample:
-        """
-        Read the tree at once, and keep the sample with the others.
-
-        :raises psutil.NoSuchProcess: if the root is gone
-        """
+        """Read the tree at once, and keep the sample with the others."""
         with self._lock:
             self.samples.append(read_tree(self.root, self.zero, self.role))
             return self.samples[-1]

@@ -2,7 +2,8 @@
 """
 A running scheduler with LocalExecutor, from outside: its workers, and whether they can get tasks.
 
-Everything is read from ``/proc``. No process is stopped, traced or written to.
+Everything is read from ``/proc``. No process is stopped, traced or written to. If the one that is looked at
+has ended, that is a ``psutil.NoSuchProcess``.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from patchsetlib.patches.base import Base
 from patchsetlib.shell.paths import ROOT
 
 _TITLE = re.compile(r"airflow worker -- LocalExecutor(?: \[(?P<team>[^\]]*)\])?: ?(?P<work>.*)")
+_PIPE = r"pipe:\[(\d+)\]"
 # Numbers of read, write and futex; wchan tells less, but of all architectures.
 _CALLS = {"x86_64": {0: "read", 1: "write", 202: "futex"}, "aarch64": {63: "read", 64: "write", 98: "futex"}}
 
@@ -57,11 +59,8 @@ def is_scheduler(process: psutil.Process) -> bool:
     """Return whether this looks like a scheduler: by its command, or by having workers of its own."""
     if _is_scheduler(process.cmdline()):
         return True
-    for child in process.children(recursive=True):
-        with suppress(psutil.Error):
-            if _is_scheduler(child.cmdline()):
-                return False
-    return bool(read_workers(process))
+    children = {child.pid for child in process.children(recursive=True)}
+    return not any(each.pid in children for each in find()) and bool(read_workers(process))
 
 
 def orphans() -> list[int]:
@@ -96,14 +95,13 @@ def place(process: psutil.Process, environment: Mapping[str, str]) -> Place:
     proc = Path("/proc", str(process.pid))
     root = Path("/")
     with suppress(OSError):
-        if not os.path.samestat(os.stat(proc / "root"), os.stat("/")):
+        if not os.path.samefile(proc / "root", "/"):
             root = proc / "root"
     sites: list[str] = []
     # Its extension modules are mapped from where its modules are. That is certain, whoever has started it.
     with suppress(OSError):
-        sites += re.findall(
-            r"\s(/[^\n]*?/(?:site|dist)-packages)/", (proc / "maps").read_text(errors="surrogateescape")
-        )
+        maps = (proc / "maps").read_text(errors="surrogateescape")
+        sites += re.findall(r"\s(/[^\n]*?/(?:site|dist)-packages)/", maps)
     with suppress(psutil.Error, IndexError):
         prefix = Path(process.cmdline()[0]).parent.parent
         if prefix.is_absolute():
@@ -145,11 +143,7 @@ class Worker:
 
 
 def read_workers(scheduler: psutil.Process) -> list[Worker]:
-    """
-    Return the workers of a scheduler, or of the fork server that it has.
-
-    :raises psutil.NoSuchProcess: if it is gone
-    """
+    """Return the workers of a scheduler, or of the fork server that it has."""
     found = []
     for process in scheduler.children(recursive=True):
         with suppress(psutil.NoSuchProcess, ProcessLookupError):
@@ -164,11 +158,7 @@ def read_workers(scheduler: psutil.Process) -> list[Worker]:
 
 
 def wait_of(process: psutil.Process) -> Wait:
-    """
-    Return what the main thread of ``process`` waits for.
-
-    :raises psutil.NoSuchProcess: if it is gone
-    """
+    """Return what the main thread of ``process`` waits for."""
     wait = _call_of(Path("/proc", str(process.pid)))
     if process.status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP):
         # The system call in which it was stopped stays.
@@ -187,10 +177,9 @@ def _call_of(proc: Path) -> Wait:
         if calls and len(words) > 3:
             call, first = calls.get(int(words[0])), int(words[1], 16)
             if call == "futex":
-                lock = _lock_at(proc, first)
-                return Wait(LOCK, lock) if lock else Wait(ELSEWHERE)
-            pipe = re.fullmatch(r"pipe:\[(\d+)\]", os.readlink(proc / "fd" / str(first))) if call else None
-            if pipe:
+                if lock := _lock_at(proc, first):
+                    return Wait(LOCK, lock)
+            elif call and (pipe := re.fullmatch(_PIPE, os.readlink(proc / "fd" / str(first)))):
                 return Wait(QUEUE if call == "read" else FULL, int(pipe[1]))
             return Wait(ELSEWHERE)
     with suppress(OSError):
@@ -234,11 +223,7 @@ class Finding:
 
 
 def look(scheduler: psutil.Process, pause: float = 0.1) -> Finding:
-    """
-    Look at a scheduler and its workers, twice, with ``pause`` seconds between.
-
-    :raises psutil.NoSuchProcess: if it is gone
-    """
+    """Look at a scheduler and its workers, twice, with ``pause`` seconds between."""
     first, before = read_workers(scheduler), _still(scheduler)
     time.sleep(pause)
     workers, after = read_workers(scheduler), _still(scheduler)
@@ -341,7 +326,7 @@ def _pipes(pid: int) -> dict[int, int]:
         names = sorted(os.listdir(directory), key=int)
     for name in names:
         with suppress(OSError):
-            if match := re.fullmatch(r"pipe:\[(\d+)\]", os.readlink(directory / name)):
+            if match := re.fullmatch(_PIPE, os.readlink(directory / name)):
                 writes = bool(os.lstat(directory / name).st_mode & 0o200)
                 ends.setdefault(int(match[1]), {}).setdefault(writes, int(name))
     return {inode: min(found.values()) for inode, found in ends.items() if len(found) == 2}
@@ -352,11 +337,7 @@ HEALTH_CHECK = "health check"
 
 
 def read_memory(scheduler: psutil.Process) -> memory.Sample:
-    """
-    Read the memory of a scheduler's tree, by role.
-
-    :raises psutil.NoSuchProcess: if it is gone
-    """
+    """Read the memory of a scheduler's tree, by role."""
     sample = memory.read_tree(scheduler.pid)
     title, readings = scheduler.cmdline(), []
     for reading in sample.readings:
@@ -400,7 +381,5 @@ def saving(base: Base, sample: memory.Sample) -> Saving | None:
     if not (stock and patched):
         return None
     now, then = (s.median("uss", *memory.WORKERS) or 0 for s in (sample, stock[0]))
-    ratio = statistics.median(s.total("pss") for s in patched) / statistics.median(
-        s.total("pss") for s in stock
-    )
-    return Saving(ratio, moment, now > then / 2, file)
+    before, after = (statistics.median(s.total("pss") for s in samples) for samples in (stock, patched))
+    return Saving(after / before, moment, now > then / 2, file)

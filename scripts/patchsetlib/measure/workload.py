@@ -206,7 +206,7 @@ def reports(log: Path) -> list[float]:
 
 
 def own_code(records: Path) -> list[tuple[float, int]]:
-    """Return what tasks have recorded when their own code began: (CPU seconds, bytes of private memory)."""
+    """Return (CPU seconds, bytes of private memory) that tasks have recorded when their own code began."""
     lines = records.read_text(encoding="utf-8").splitlines() if records.exists() else []
     return [(float(cpu), 1024 * int(private)) for cpu, private in map(str.split, lines)]
 

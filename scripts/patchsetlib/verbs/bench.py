@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
-from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -36,12 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_options(parser: argparse.ArgumentParser, benchmark: Benchmark, *, repeats: int) -> None:
     """Add the options of a benchmark, and those that all have in common."""
     parser.set_defaults(described=benchmark, url=None, variant=[])
-    parser.add_argument(
-        "base",
-        nargs="?",
-        metavar="BASE",
-        help="one that patchset status lists (default: the newest stable release)",
-    )
+    which = "one that patchset status lists (default: the newest stable release)"
+    parser.add_argument("base", nargs="?", metavar="BASE", help=which)
     for option in (*benchmark.options, _BUSY, Option("repeats", repeats, "runs of each, interleaved")):
         option.add(parser)
     if benchmark.deploys:
@@ -84,7 +78,6 @@ def run(args: argparse.Namespace) -> int:
     directory = new_directory(work_dir() / base.name / args.verb)
     output = Path(args.output).expanduser() if args.output else directory
     output.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
     about = {
         "benchmark": benchmark.name,
         "base": base.name,
@@ -116,7 +109,6 @@ def run(args: argparse.Namespace) -> int:
     print(report.render(labels, rows, terminal=sys.stdout.isatty()), end="\n\n")
     for line in report.conclusions(labels, rows, benchmark.panels):
         print(line)
-    ui.info(f"{time.monotonic() - started:.0f} s in all")
     print()
     for path in files:
         print(display(path))
@@ -125,15 +117,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _stem(benchmark: Benchmark, options: dict, each: bool) -> str:
     """Return the name of the result's files: what was measured otherwise than by default is in it."""
-    defaults = {"busy": 0, "database": "sqlite"}
-    defaults |= {option.name: option.default for option in benchmark.options}
+    defaults = {option.name: option.default for option in (*benchmark.options, _BUSY)}
     words = [benchmark.name, *(["each"] if each else [])]
     for name, value in options.items():
-        if _words(value) != _words(defaults[name]):
-            words += [name, *_words(value)]
+        if value != defaults.get(name, "sqlite"):
+            values = value if isinstance(value, list) else [value]
+            words += [name, *(str(each).removesuffix(".0") for each in values)]
     return "-".join(words)
-
-
-def _words(value: str | float | Sequence[float]) -> list[str]:
-    values = value if isinstance(value, (list, tuple)) else [value]
-    return [f"{each:g}" if isinstance(each, float) else str(each) for each in values]
