@@ -84,6 +84,8 @@ def deploy(tmp_path: Path, shared: Path):
                 **where,
             ) as deployment,
         ):
+            if not components or {"scheduler", "standalone"} & {*components}:
+                deployment.wait_ready(LONG)
             yield deployment
 
     return make
@@ -202,7 +204,6 @@ def test_schedulers_on_postgresql(deploy, patched: Subject, postgresql: str, sch
     more = ["scheduler --skip-serve-logs"] * (schedulers - 1)
     # Only all schedulers together have slots for so many at a time.
     with deploy(patched, *COMPONENTS, *more, url=postgresql, tasks=4 * schedulers) as deployment:
-        deployment.wait_ready(LONG)
         with Run(deployment, held=True) as run:
             run.wait_for_start(4 * schedulers)
             assert run.end() == {"success": 4 * schedulers}
@@ -223,14 +224,10 @@ def test_local_executor_beside_celery(deploy, either: Subject, tmp_path: Path, s
         "celery.worker_concurrency": "2",
     }
     env = installed("celery", tmp_path / "celery", either) | {"PATCHSET_SETUPS_EXECUTOR": "CeleryExecutor"}
-    server = Guarded.start(
-        [redis, "--port", str(port), "--bind", "127.0.0.1", "--save", ""],
-        cwd=tmp_path,
-        log=tmp_path / "redis",
-    )
+    command = [redis, "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    server = Guarded.start(command, cwd=tmp_path, log=tmp_path / "redis")
     components = (*COMPONENTS, "celery worker --skip-serve-logs")
     with server, deploy(either, *components, tasks=2, config=config, env=env) as deployment:
-        deployment.wait_ready(LONG)
         for held, free in ((DAG, OTHER_DAG), (OTHER_DAG, DAG)):
             with Run(deployment, held, held=True) as holding:
                 holding.wait_for_start(2)
@@ -253,7 +250,6 @@ def test_local_executor_beside_celery(deploy, either: Subject, tmp_path: Path, s
 
 def test_standalone(deploy, patched: Subject):
     with deploy(patched, "standalone") as deployment:
-        deployment.wait_ready(LONG)
         assert Run(deployment).end() == {"success": 4}
         standalone, *others = tree(deployment.pids["standalone"])
         assert memory.read_tree(standalone.pid).count(*memory.WORKERS) == 4
@@ -265,7 +261,6 @@ def test_standalone(deploy, patched: Subject):
 @pytest.mark.parametrize("group", ["control group", "process group"])
 def test_signal_to_all_processes(deploy, either: Subject, group: str, summary):
     with deploy(either, tasks=3) as deployment:
-        deployment.wait_ready(LONG)
         with Run(deployment, held=True) as run:
             run.wait_for_start(3)
             processes = tree(deployment.pids["scheduler"])
@@ -384,7 +379,6 @@ def test_remote_logs(deploy, patched: Subject, tmp_path: Path):
 
         eventually("a bucket", made)
         with deploy(patched, config=config, env=env) as deployment:
-            deployment.wait_ready(LONG)
             run = Run(deployment)
             assert run.end() == {"success": 4}
 
@@ -405,7 +399,6 @@ def test_python_of_the_images(deploy):
     except UsageError as e:
         pytest.skip(str(e))
     with deploy(Subject("patched", python, subjects.describe(python))) as deployment:
-        deployment.wait_ready(LONG)
         assert Run(deployment).end() == {"success": 4}
         assert "Traceback" not in deployment.log("scheduler").read_text()
 
@@ -418,7 +411,6 @@ def test_parallelism(deploy, patched: Subject, parallelism: int, method: str, su
     config = {"core.parallelism": str(parallelism), "core.mp_start_method": method}
     tasks = min(parallelism, 16)
     with deploy(patched, tasks=tasks, config=config) as deployment:
-        deployment.wait_ready(LONG)
         pid = deployment.pids["scheduler"]
 
         def workers() -> int:
