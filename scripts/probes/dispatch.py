@@ -123,7 +123,6 @@ class Run:
         self._waiting = [make_workload(index) for index in reversed(range(count))]
 
     def held(self, function, *args):
-        """Call a function of the executor."""
         began = time.monotonic()
         try:
             return function(*args)
@@ -148,11 +147,7 @@ class Run:
         return len(ended)
 
     def offer_all(self, at_a_time: int) -> float:
-        """
-        Offer all workloads, so many at a time, until they have ended, and end the executor.
-
-        Return the seconds that the workloads took. A stuck executor is left to whoever started this process.
-        """
+        """Offer all workloads, so many at a time, until they have ended; return the seconds they took."""
         began = time.monotonic()
         try:
             while len(self.states) < self.count:
@@ -163,6 +158,7 @@ class Run:
         except Stuck:
             self.stuck = True
         took = time.monotonic() - began
+        # A stuck one is left to whoever started this process.
         if not self.stuck:
             self.executor.end()
         return took

@@ -125,7 +125,6 @@ def test_beginning_of_a_series_is_a_copy(three: bases.Base):
     ("how", "problem"),
     [
         ({"against": ["new=/no/such/python"]}, "no such file"),
-        ({"against": [f"={sys.executable}"]}, "no label"),
         ({"against": [sys.executable]}, "has no apache-airflow-core"),
         ({"variants": ["a=b="]}, r"SECTION\.OPTION=VALUE"),
         ({"variants": ["label=x=1"]}, r"SECTION\.OPTION=VALUE"),

@@ -29,11 +29,7 @@ except sqlalchemy.exc.DBAPIError as e:
 
 
 def kind(url: str | None) -> str:
-    """
-    Return what a URL leads to: ``sqlite`` without one, ``postgresql`` and so on.
-
-    :raises UsageError: if it is not the URL of a server
-    """
+    """Return what the URL of a server leads to, e.g. ``postgresql``; ``sqlite`` without one."""
     if url is None:
         return "sqlite"
     match = _URL.fullmatch(url)
@@ -50,7 +46,6 @@ def database(url: str | None, subject: Subject, directory: Path) -> Iterator[dic
     Of a server, databases that exist already are left alone: the user must be allowed to create one.
 
     :param url: None for SQLite; a migrated file is then kept in ``directory`` for later runs
-    :raises PatchsetError: if it cannot be created
     """
     if url is None:
         yield {"migrated": _migrated(subject, directory)}

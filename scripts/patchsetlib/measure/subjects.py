@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -33,10 +33,8 @@ print(json.dumps({"python": sys.version.split()[0], "content": content, "distrib
 
 def describe(python: Path) -> dict:
     """
-    Return what tells an interpreter and its Airflow from another one.
-
-    That is its version, names and versions of all distributions, and a hash (``content``) that changes with
-    the Python files of Airflow itself; it is None if the installation has no ``RECORD``.
+    Return what tells an interpreter and its Airflow from another one: versions of Python and of all
+    distributions, and a hash of Airflow's Python files (``content``; None without a ``RECORD``).
 
     :raises PatchsetError: if it does not run, or has no Airflow
     """
@@ -68,7 +66,7 @@ class Subject:
     """File names of the patches in it; none for stock, and for what is not of this repository."""
     commit: str | None = None
     """The last of these patches as a commit on the source tree made from the sdist."""
-    config: Mapping[str, str] = field(default_factory=dict)
+    config: dict[str, str] = field(default_factory=dict)
     """What is configured unlike the other subjects, by ``section.option``."""
 
     @property
@@ -78,7 +76,7 @@ class Subject:
 
     def as_json(self, reference: Subject) -> dict:
         """Return it fit for JSON; of its distributions only those that differ from those of ``reference``."""
-        found = {"patches": list(self.patches), "commit": self.commit, "config": dict(self.config)}
+        found = {"patches": list(self.patches), "commit": self.commit, "config": self.config}
         own, common = self.description["distributions"], reference.description["distributions"]
         if self is not reference:
             differing = {k: own.get(k) for k in sorted({*own, *common}) if own.get(k) != common.get(k)}
@@ -86,11 +84,7 @@ class Subject:
         return found | self.description | {"distributions": own}
 
     def check(self) -> None:
-        """
-        Do nothing if the installed Airflow is what it was.
-
-        :raises PatchsetError: if it has been exchanged since the benchmark began
-        """
+        """Raise ``PatchsetError`` if the installed Airflow has been exchanged since the benchmark began."""
         if describe(self.python) != self.description:
             raise PatchsetError(
                 f"{self.label}: what is installed there has changed during the benchmark",
@@ -111,10 +105,7 @@ def subjects(
 
     :param each: stock, then the series cut after its first patch, its second, and so on
     :param variants: ``[LABEL=]SECTION.OPTION=VALUE``: patched once more, so configured
-    :param against: names of other bases, both stock and patched, and ``[LABEL=]PATH`` of the Python of any
-        other installation
-    :raises UsageError: if ``variants`` or ``against`` are no good
-    :raises PatchsetError: if an environment cannot be built
+    :param against: names of other bases, both stock and patched, and ``[LABEL=]PATH`` of any other Python
     """
     # First, as it is the quickest to fail.
     settings = [_variant(text) for text in variants]
@@ -127,9 +118,9 @@ def subjects(
             found.append(_of(beginning(base, length), label, True, python_version))
     patched = _of(base, "patched", True, python_version)
     found += [patched, *(replace(patched, label=label, config=config) for label, config in settings)]
-    for name in other_bases:
-        for kind in ("stock", "patched"):
-            found.append(_of(bases.load(name), f"{kind} {name}", kind == "patched", python_version))
+    for other in map(bases.load, other_bases):
+        found.append(_of(other, f"stock {other.name}", False, python_version))
+        found.append(_of(other, f"patched {other.name}", True, python_version))
     found += others
     labels = [subject.label for subject in found]
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
@@ -177,9 +168,7 @@ def _variant(text: str) -> tuple[str, dict[str, str]]:
 
 
 def _installed(text: str) -> Subject:
-    label, separator, path = text.rpartition("=")
-    if separator and not label:
-        raise UsageError(f"--against {text}: no label before the =")
+    label, _, path = text.rpartition("=")
     # Not resolved: a link into a venv stays a link.
     python = Path(path).expanduser().absolute()
     if not python.is_file():
