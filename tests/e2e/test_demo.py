@@ -7,12 +7,12 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
+from waiting import LONG, eventually
 
 from patchsetlib.measure import report, runner
 from patchsetlib.measure.benchmarks.memory import BENCHMARK
@@ -30,8 +30,6 @@ pytestmark = [pytest.mark.network, pytest.mark.base(BASE)]
 DEMO = [sys.executable, "-I", str(ROOT / "scripts" / "patchsetlib"), "demo", BASE]
 # So long that the memory is read at least once while a task runs.
 SMALL = {"tasks": 4, "parallelism": 4, "concurrency": 0, "seconds": 5.0, "settle": 1.0}
-# Seconds; nothing takes so long, on however busy a machine.
-LONG = 180
 
 
 def processes_of(directory: Path) -> list[psutil.Process]:
@@ -42,14 +40,6 @@ def processes_of(directory: Path) -> list[psutil.Process]:
         if Path(home).is_relative_to(directory) and process.info["status"] != psutil.STATUS_ZOMBIE:
             found.append(process)
     return found
-
-
-def eventually(condition, what: str):
-    deadline = time.monotonic() + LONG
-    while not (result := condition()):
-        assert time.monotonic() < deadline, f"after {LONG} s: not {what}"
-        time.sleep(0.1)
-    return result
 
 
 def test_patched_airflow_runs_the_workload_of_the_demo(patched: Subject, shared: Path):
@@ -85,7 +75,7 @@ def test_death_of_the_scheduler_is_noticed(patched: Subject, shared: Path):
         ) as deployment,
     ):
         pid = deployment.pids["scheduler"]
-        eventually(lambda: read_tree(pid).count(WORKER_IDLE) == 2, "two workers started")
+        eventually("two workers started", lambda: read_tree(pid).count(WORKER_IDLE) == 2)
         psutil.Process(pid).kill()
         deployment.wait_for("notice of it", lambda: None, LONG)
 
@@ -108,12 +98,12 @@ def test_nothing_is_left_when_the_tool_is_ended(number: int, code: int):
                 assert tool.poll() is None, tool.stderr.read()
                 return None
 
-            directory = eventually(started, "all components started")
+            directory = eventually("all components started", started)
             tool.send_signal(number)
             assert tool.wait(timeout=LONG) == code
         finally:
             tool.kill()
-    eventually(lambda: not processes_of(directory), "all processes gone")
+    eventually("all processes gone", lambda: not processes_of(directory))
 
 
 @pytest.mark.nightly

@@ -11,31 +11,27 @@ import signal
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
 
 import psutil
 import pytest
+from waiting import LONG, eventually
 
 from patchsetlib.installs import environment
 from patchsetlib.measure import memory, subjects
 from patchsetlib.measure.database import database
-from patchsetlib.measure.deployment import COMPONENTS, ApiError, Deployment, free_ports
+from patchsetlib.measure.deployment import COMPONENTS, Deployment, free_ports
 from patchsetlib.measure.subjects import Subject
 from patchsetlib.patches import base as bases
 from patchsetlib.shell import uv
 from patchsetlib.shell.errors import UsageError
 from patchsetlib.shell.processes import Guarded
 
-T = TypeVar("T")
-
 BASE = bases.default()
 HERE = Path(__file__).parent
 DAG, OTHER_DAG = "patchset_default", "patchset_other"
-# Seconds; nothing takes so long, on however busy a machine.
-LONG = 300
 CONFIG = {
     "core.parallelism": "4",
     "scheduler.job_heartbeat_sec": "2",
@@ -89,17 +85,6 @@ def deploy(tmp_path: Path, shared: Path):
             yield deployment
 
     return make
-
-
-def eventually(what: str, look: Callable[[], T | None]) -> T:
-    """Return what ``look`` returns as soon as that is true; errors of the API are no answer."""
-    deadline = time.monotonic() + LONG
-    while True:
-        with suppress(ApiError):
-            if result := look():
-                return result
-        assert time.monotonic() < deadline, f"after {LONG} s: not {what}"
-        time.sleep(0.1)
 
 
 class Run:
