@@ -20,23 +20,20 @@ CASES = {
 _QUANTILES = (0.0, 0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1.0)
 
 
-def arguments(case: str, options: dict) -> dict[str, float]:
-    """Return what a case of the probe needs; ``timeout`` is many times what an executor that works takes."""
-    load = {"workloads": options["workloads"], "parallelism": options["parallelism"]}
-    return {
-        "paced": load | {"timeout": 30 + options["workloads"] / 20},
-        "burst": load | {"timeout": 30 + options["workloads"] / 20},
-        "start": {"workers": options["workers"], "timeout": 60 + options["workers"]},
-        "first": {"times": options["times"], "timeout": 60 + 10 * options["times"]},
-    }[case]
-
-
 def _measure(run: Run) -> dict:
-    given = arguments(run.case, run.options)
-    found = run.probe("dispatch.py", run.case, json.dumps(given), timeout=given["timeout"] + 60)
+    options = run.options
+    # Seconds: many times what an executor that works takes.
+    names, timeout = {
+        "paced": (("workloads", "parallelism"), 30 + options["workloads"] / 20),
+        "burst": (("workloads", "parallelism"), 30 + options["workloads"] / 20),
+        "start": (("workers",), 60 + options["workers"]),
+        "first": (("times",), 60 + 10 * options["times"]),
+    }[run.case]
+    given = {name: options[name] for name in names} | {"timeout": timeout}
+    found = run.probe("dispatch.py", run.case, json.dumps(given), timeout=timeout + 60)
     if (waits := found.get("offer_to_start")) is not None:
         found["offer_to_start"] = {f"{q:g}": quantile(waits, q) for q in _QUANTILES}
-    return found | {"when": CASES[run.case].format(**run.options)}
+    return found | {"when": CASES[run.case].format(**options)}
 
 
 def _figures(record: dict) -> list[Figure]:
