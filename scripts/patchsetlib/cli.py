@@ -53,7 +53,7 @@ def _parse(argv: Sequence[str]) -> tuple[ModuleType, argparse.Namespace]:
     known = verb_names()
     if asked is not None and asked not in known:
         raise UsageError(f"unknown verb {asked!r}", f"verbs: {', '.join(known)}")
-    subparsers = parser.add_subparsers(metavar="VERB", parser_class=_Parser)
+    subparsers = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
     for name in [asked] if asked else known:
         module = _load(name)
         description = f"{module.HELP[:1].upper()}{module.HELP[1:]}."
