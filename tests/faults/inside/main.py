@@ -41,14 +41,23 @@ def main() -> int:
     os.set_inheritable(stdout, False)
     os.dup2(2, 1)
     multiprocessing.set_start_method(args.start_method)
-    # Before the forks, so that it is done once.
-    for module in ("executors.local_executor", "sdk.execution_time.supervisor"):
-        importlib.import_module(f"airflow.{module}")
+    warm_up(args.start_method)
     with tempfile.TemporaryDirectory(prefix="faults-") as temporary:
         directory = args.directory or Path(temporary)
         settings = warden.Settings(directory.absolute(), args.start_method, args.patience)
         good = run([scenarios[name] for name in args.names or scenarios], settings, args.jobs, stdout)
     return 0 if good else 1
+
+
+def warm_up(start_method: str) -> None:
+    """Do what each scenario would repeat: the imports, and what is loaded for the first heartbeat."""
+    from airflow.executors.base_executor import BaseExecutor
+    from airflow.executors.local_executor import LocalExecutor
+
+    importlib.import_module("airflow.sdk.execution_time.supervisor")
+    BaseExecutor(parallelism=1).heartbeat()
+    if hasattr(LocalExecutor, "warm_up") and start_method == "fork":
+        LocalExecutor(parallelism=1).warm_up()
 
 
 def run(waiting: list[registry.Scenario], settings: warden.Settings, jobs: int, stdout: int) -> bool:
