@@ -7,7 +7,6 @@ import functools
 import json
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +22,11 @@ else:
 HERE = Path(__file__).parent
 
 
-@dataclass(frozen=True)
-class Variant:
-    """An Airflow under test."""
-
-    patched: bool
-    start_method: str
-    jobs: int
-    """Scenarios side by side: where they fail, they do nothing but wait."""
-    patience: float
-    """Seconds without progress after which work counts as lost: enough where it is lost for sure; where it
-    must not be, a busy machine may take longer."""
-
-
-VARIANTS = {
-    "stock": Variant(False, "fork", 16, 5),
-    "patched": Variant(True, "fork", 3, 60),
-    "forkserver": Variant(True, "forkserver", 1, 120),
-}
+# Scenarios side by side: where they fail, they do nothing but wait.
+JOBS = {"stock": 16, "patched": 4}
+# Seconds without progress after which work counts as lost: enough where it is lost for sure; where it must
+# not be, a busy machine may take longer.
+PATIENCE = {"stock": 5, "patched": 120}
 
 
 def known(base: bases.Base) -> dict[str, dict[str, list[str]]]:
@@ -52,22 +38,20 @@ def known(base: bases.Base) -> dict[str, dict[str, list[str]]]:
 class Server:
     """The process that runs scenarios on one variant of a base."""
 
-    def __init__(
-        self, base: bases.Base, variant: Variant, names: list[str], directory: Path, sources: list[str]
-    ):
+    def __init__(self, base: bases.Base, variant: str, names: list[str], directory: Path, sources: list[str]):
         self.directory = directory
         self._log = directory / "main.log"
         self._stdout = directory / "results.jsonl"
-        python = environment.python(base, patched=variant.patched)
-        paths = [*(sources if variant.patched else []), HERE]
+        python = environment.python(base, patched=variant == "patched")
+        paths = [*(sources if variant == "patched" else []), HERE]
         variables = environment.variables(python) | {
             "AIRFLOW_HOME": str(directory),
             "AIRFLOW__API_AUTH__JWT_SECRET": "faults",
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "PYTHONPATH": os.pathsep.join(map(str, paths)),
         }
-        options = ["--start-method", variant.start_method, "--jobs", str(variant.jobs)]
-        options += ["--patience", str(variant.patience), "--directory", str(directory)]
+        options = ["--jobs", str(JOBS[variant]), "--patience", str(PATIENCE[variant])]
+        options += ["--directory", str(directory)]
         with self._stdout.open("wb") as stdout, self._log.open("wb") as stderr:
             command = [python, "-m", "inside.main", *options, *names]
             self._process = Guarded.start(command, env=variables, stdout=stdout, stderr=stderr)

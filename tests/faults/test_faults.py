@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 from inside import registry
-from servers import VARIANTS, Server, known
+from servers import JOBS, Server, known
 
 from patchsetlib.patches import base as bases
 
@@ -38,9 +38,9 @@ def _parameters(base: bases.Base, is_first: bool):
     expected = known(base)
     unknown = {n for table in expected.values() for names in table.values() for n in names} - set(SCENARIOS)
     assert not unknown, f"{base.name}/faults.toml names no scenarios: {unknown}"
-    for variant in VARIANTS:
+    for variant in JOBS:
         for name, scenario in SCENARIOS.items():
-            if variant == "forkserver" and not scenario.forkserver:
+            if variant == "stock" and scenario.start_method != "fork":
                 continue
             # On the others, most of it is the same code.
             elsewhere = not is_first and (variant != "patched" or not name.startswith(EVERYWHERE))
@@ -73,7 +73,7 @@ def servers(request, tmp_path_factory) -> Iterator:
         sources = request.config.getoption("--patched-source")
         for variant, names in wanted[base].items():
             directory = tmp_path_factory.mktemp(f"{base}-{variant}")
-            started.append(Server(bases.load(base), VARIANTS[variant], names, directory, sources))
+            started.append(Server(bases.load(base), variant, names, directory, sources))
         return dict(zip(wanted[base], started[-len(wanted[base]) :], strict=True))
 
     yield start

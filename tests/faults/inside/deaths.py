@@ -11,14 +11,14 @@ from inside import system
 from inside.pool import Pool, is_worker
 from inside.registry import scenario
 
-LARGE = 16_000_000
+LARGE = 4_000_000
 """Bytes of a workload that no pipe takes in one piece."""
 
 
-@scenario("one", "all", forkserver=True)
-def idle_workers_killed(pool: Pool, which: str) -> None:
+@scenario()
+def idle_workers_killed(pool: Pool) -> None:
     pool.fill()
-    pool.kill(pool.workers()[: 1 if which == "one" else None])
+    pool.kill(pool.workers())
     pool.settle(pool.queue(2 * pool.parallelism, "sleep", "0.01"))
     pool.goes_on()
 
@@ -30,12 +30,12 @@ def idle_workers_killed_before_end(pool: Pool) -> None:
     pool.end()
 
 
-@scenario("one", "all")
-def busy_workers_killed(pool: Pool, which: str) -> None:
+@scenario()
+def busy_workers_killed(pool: Pool) -> None:
     """The failure of the dead is reported while the others run on."""
     pool.fill()
     running = pool.busy("wait", 1)
-    killed = running[: 1 if which == "one" else None]
+    killed = running[: pool.parallelism // 2]
     pool.kill(map(pool.worker_of, killed))
     pool.settle(killed, "failed")
     pool.board.open(1)
@@ -86,7 +86,7 @@ def killed_after_reporting(pool: Pool) -> None:
     pool.goes_on()
 
 
-STORMS = {"short": (300, 30), "long": (6000, 400)}
+STORMS = {"short": (150, 15), "long": (6000, 400)}
 """Numbers of workloads and kills."""
 
 
@@ -134,41 +134,31 @@ def storm(pool: Pool, length: str) -> None:
     pool.goes_on()
 
 
-@scenario(parallelism=8)
-def children_of_killed_workers_live_on(pool: Pool) -> None:
-    """They hold what tells of the end of a worker; nothing may wait for them."""
+@scenario()
+def task_of_killed_worker_ends_before_its_failure_is_reported(pool: Pool) -> None:
+    """Otherwise its next try runs beside it. It also holds what tells of the end of its worker."""
     pool.fill()
     running = pool.busy("child", 1)
     pool.until(lambda: all(pool.board.entry(index).child for index in running), "not all tasks start")
     pool.kill(map(pool.worker_of, running))
     pool.settle(running, "failed")
-    pool.board.open(1)
+    alive = [index for index in running if system.is_alive(pool.board.entry(index).child)]
+    pool.expect(not alive, f"{len(alive)} tasks still run when their failure is reported")
     pool.goes_on()
 
 
 @scenario()
-def task_of_killed_worker_ends_before_its_failure_is_reported(pool: Pool) -> None:
-    """Otherwise its next try runs beside it."""
-    pool.fill()
-    (index,) = pool.queue(1, "child", 1)
-    pool.until(lambda: pool.board.entry(index).child, "the task does not start")
-    child = pool.board.entry(index).child
-    pool.kill([pool.worker_of(index)])
-    pool.settle([index], "failed")
-    pool.expect(not system.is_alive(child), "the task still runs when its failure is reported")
-    pool.goes_on()
-
-
-@scenario("idle", "most recently used")
-def worker_stopped(pool: Pool, which: str) -> None:
+def worker_stopped(pool: Pool) -> None:
     """SIGSTOP, a frozen cgroup, a lock inherited at the fork: others do the work."""
     pool.fill()
     (index,) = pool.queue(1, "nothing")
     pool.settle([index])
     pool.until(pool.is_idle, "not all workers are idle")
     last = pool.worker_of(index)
-    stopped = last if which == "most recently used" else next(pid for pid in pool.workers() if pid != last)
-    pool.kill([stopped], signal.SIGSTOP)
+    # Whatever the order in which workers are used, one of these comes first.
+    stopped = [last, next(pid for pid in pool.workers() if pid != last)]
+    pool.kill(stopped, signal.SIGSTOP)
     pool.settle(pool.queue(2 * pool.parallelism, "nothing"), "success")
-    system.kill(stopped, signal.SIGCONT)
+    for pid in stopped:
+        system.kill(pid, signal.SIGCONT)
     pool.goes_on()

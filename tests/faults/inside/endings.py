@@ -77,7 +77,7 @@ def signal_to_the_group(pool: Pool, name: str) -> None:
     pool.expect(all(pool.states.get(index) == "success" for index in running), "not all tasks succeed")
 
 
-@scenario("idle", "busy", "stopped", "full pipes", "sending", "workers killed")
+@scenario("busy", "stopped", "full pipes", "sending", "workers killed")
 def end(pool: Pool, state: str) -> None:
     _as_scheduler()
     scheduler = os.getpid()
@@ -99,7 +99,7 @@ def end(pool: Pool, state: str) -> None:
         pool.expect({pool.states.get(index) for index in running} == {"failed"}, "not all reported as failed")
 
 
-@scenario("idle", "busy", "deaf", "stopped", "full pipes", "sending")
+@scenario("busy", "deaf", "stopped", "full pipes", "sending")
 def terminate(pool: Pool, state: str) -> None:
     """Ends whatever runs, and ``end()`` may be called after that, as by a finally clause."""
     _as_scheduler()
@@ -114,8 +114,6 @@ def terminate(pool: Pool, state: str) -> None:
 def _prepare(pool: Pool, state: str) -> list[int]:
     """Bring a pool into a state; return the workloads that run."""
     pool.fill()
-    if state == "idle":
-        return []
     if state == "sending":
         # To workers that do not read for now.
         for pid in pool.workers():

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exceptions and results that are hard to hand from one process to another."""
+"""Exceptions, other ends of a task, and results that are hard to hand from one process to another."""
 
 from __future__ import annotations
 
+import os
 import threading
 
-HUGE = 10_000_000
+HUGE = 2_000_000
 
 
 def _raise(error: BaseException):
@@ -80,6 +81,7 @@ EXCEPTIONS = {
     "keyboard_interrupt": KeyboardInterrupt,
     "base_exception": lambda: BaseException("base"),
     "broken_pipe": lambda: BrokenPipeError(32, "broken"),
+    "exit": lambda: os._exit(7),
 }
 VALUES = {
     "unpicklable": threading.Lock,

@@ -12,23 +12,23 @@ from inside.pool import Pool
 from inside.registry import scenario
 
 
-@scenario("same executor", "new executors", "terminated", "workers killed")
-def start_and_end_many_times(pool: Pool, mode: str) -> None:
-    before: dict[str, int] = {}
-    for number in range(15):
-        if mode == "new executors":
-            pool.executor = type(pool.executor)(parallelism=pool.parallelism)
-        pool.start()
-        pool.settle(pool.queue(pool.parallelism, "nothing"))
-        if mode == "workers killed":
-            pool.kill(pool.workers()[:1])
-        if mode == "terminated":
-            pool.call("terminate")
-        pool.end()
-        if number == 1:
-            # What is made once for all, such as a tracker of resources, is there by now.
-            before = _state()
-    after = _state()
+@scenario()
+def start_and_end_many_times(pool: Pool) -> None:
+    """One executor or several, with all workers or without some, or after ``terminate()``."""
+    states = []
+    for _ in range(3):
+        pool.executor = type(pool.executor)(parallelism=pool.parallelism)
+        for what in ("nothing", "kill", "terminate"):
+            pool.start()
+            pool.settle(pool.queue(pool.parallelism, "nothing"))
+            if what == "kill":
+                pool.kill(pool.workers()[:1])
+            if what == "terminate":
+                pool.call("terminate")
+            pool.end()
+        states.append(_state())
+    # What is made once for all, such as a tracker of resources, is there after the first ones.
+    _, before, after = states
     pool.expect(all(after[what] <= before[what] for what in after), f"{before} before, {after} after")
 
 
@@ -47,7 +47,7 @@ def descriptors_of_replaced_workers(pool: Pool) -> None:
     """A new worker has no more open than the first had."""
     pool.fill()
     first = [system.descriptors(pid) for pid in pool.workers()]
-    for _ in range(3):
+    for _ in range(2):
         pool.kill(pool.workers())
         pool.queue(pool.parallelism, "sleep", "0.02")
         pool.settle()

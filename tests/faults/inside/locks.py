@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -41,13 +40,6 @@ def _tracker_lock() -> list[Any]:
     return [resource_tracker._resource_tracker._lock]
 
 
-LOCKS: dict[str, Callable[[], list[Any]]] = {
-    "logging": _logging_locks,
-    "structlog": _structlog_locks,
-    "resource tracker": _tracker_lock,
-}
-
-
 def hold_at_forks(locks: list[Any]) -> None:
     """
     Have another thread hold ``locks`` at every fork of this process, and at no other time.
@@ -62,9 +54,9 @@ def hold_at_forks(locks: list[Any]) -> None:
     os.register_at_fork(before=lambda: all_of_them("acquire"), after_in_parent=lambda: all_of_them("release"))
 
 
-@scenario(*LOCKS)
-def lock_held_at_the_fork(pool: Pool, of: str) -> None:
-    hold_at_forks(LOCKS[of]())
+@scenario()
+def locks_held_at_the_fork(pool: Pool) -> None:
+    hold_at_forks([*_logging_locks(), *_structlog_locks(), *_tracker_lock()])
     logging.getLogger().setLevel(logging.INFO)
     # All workers start and log: one that is wedged does not.
     pool.fill()

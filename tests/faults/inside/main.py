@@ -8,9 +8,9 @@ Workers that are not forked import this as ``__mp_main__``: they need the tasks 
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import json
-import multiprocessing
 import os
 import select
 import sys
@@ -29,7 +29,6 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", choices=[*scenarios, []], help="default: all")
     parser.add_argument("--list", action="store_true", help="print the names of all scenarios")
     parser.add_argument("--jobs", type=int, default=1, help="number of scenarios side by side")
-    parser.add_argument("--start-method", default="fork", choices=multiprocessing.get_all_start_methods())
     parser.add_argument("--patience", type=float, default=60.0, help="seconds until work counts as lost")
     parser.add_argument("--directory", type=Path, help="for logs (default: a temporary one)")
     args = parser.parse_args()
@@ -40,24 +39,29 @@ def main() -> int:
     stdout = os.dup(1)
     os.set_inheritable(stdout, False)
     os.dup2(2, 1)
-    multiprocessing.set_start_method(args.start_method)
-    warm_up(args.start_method)
+    warm_up()
     with tempfile.TemporaryDirectory(prefix="faults-") as temporary:
         directory = args.directory or Path(temporary)
-        settings = warden.Settings(directory.absolute(), args.start_method, args.patience)
+        settings = warden.Settings(directory.absolute(), args.patience)
         good = run([scenarios[name] for name in args.names or scenarios], settings, args.jobs, stdout)
     return 0 if good else 1
 
 
-def warm_up(start_method: str) -> None:
-    """Do what each scenario would repeat: the imports, and what is loaded for the first heartbeat."""
+def warm_up() -> None:
+    """
+    Do what each scenario would repeat: imports, what the first heartbeat loads, what is done before forks.
+
+    All is then frozen, as in a scheduler that has started.
+    """
     from airflow.executors.base_executor import BaseExecutor
     from airflow.executors.local_executor import LocalExecutor
 
     importlib.import_module("airflow.sdk.execution_time.supervisor")
     BaseExecutor(parallelism=1).heartbeat()
-    if hasattr(LocalExecutor, "warm_up") and start_method == "fork":
+    if hasattr(LocalExecutor, "warm_up"):
         LocalExecutor(parallelism=1).warm_up()
+    gc.collect()
+    gc.freeze()
 
 
 def run(waiting: list[registry.Scenario], settings: warden.Settings, jobs: int, stdout: int) -> bool:

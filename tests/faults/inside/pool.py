@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -12,20 +13,19 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 from uuid import UUID
 
 from inside import system
 from inside.board import Board
-from inside.tasks import FAILING, name
-from inside.warden import Settings
+from inside.tasks import name
 
 TITLE = "airflow worker -- LocalExecutor"
 IDLE = "<idle>"
 PAUSE = 0.01
-"""Seconds between two heartbeats; the scheduler's own are further apart."""
+"""Seconds between two heartbeats, or two looks; the scheduler's own are further apart."""
 HELD_UP = 2.0
 """Seconds that a call may wait for something, besides its own work and its turn on a processor."""
 
@@ -57,13 +57,13 @@ def is_worker(pid: int) -> bool:
 class Pool:
     """An executor, the workloads offered to it, and what came of them."""
 
-    def __init__(self, board: Board, parallelism: int, settings: Settings, fd: int):
+    def __init__(self, board: Board, parallelism: int, patience: float, fd: int):
         from airflow.executors.local_executor import LocalExecutor
         from sqlalchemy.orm import Session
 
         self.board = board
         self.parallelism = parallelism
-        self.settings = settings
+        self.patience = patience
         self.random = random.Random(1)
         self.problems: list[str] = []
         self.broken: str | None = None
@@ -79,7 +79,8 @@ class Pool:
         self.after_beat: Callable[[], None] = lambda: None
         self._indices = itertools.count()
         self._events: list = []
-        self._failing: set[int] = set()
+        self._what: dict[int, str] = {}
+        """What each workload is to do: action and argument."""
         self._places: dict[Any, int] = {}
         """By key of the workload."""
         self._tis: dict[int, Any] = {}
@@ -113,7 +114,7 @@ class Pool:
         """Tell the warden the result and end this process at once: no clean-up that could hang."""
         lost = [index for index in self.queued if not self.reports[index]]
         counts = {
-            "lost": len(lost),
+            f"lost: {', '.join(dict.fromkeys(map(self._what.get, lost)))}": len(lost),
             "reported twice": sum(count > 1 for count in self.reports.values()),
             "reported, but unknown": len(self.reports.keys() - set(self.queued)),
             "run twice": sum(self.board.entry(index).starts > 1 for index in self.queued),
@@ -136,7 +137,8 @@ class Pool:
         entry, state = self.board.entry(index), self.states[index]
         if state == "success":
             return entry.finishes == 0
-        return bool(entry.finishes) and index not in self._failing and entry.pid not in self.killed
+        may_fail = self._what[index].startswith("raise") or entry.pid in self.killed
+        return bool(entry.finishes) and not may_fail
 
     def abandon(self, indices: Iterable[int] | None = None) -> None:
         """Do not miss reports from now on, of workloads (all): the executor is told to drop them."""
@@ -155,7 +157,7 @@ class Pool:
     def call(self, name: str, *args: Any, **kwargs: Any) -> None:
         """Call a method of the executor. One that hangs ends the scenario."""
         self._calling = name
-        signal.setitimer(signal.ITIMER_REAL, self.settings.patience)
+        signal.setitimer(signal.ITIMER_REAL, self.patience)
         waited, worked, started = system.seconds_waited_for_cpu(), time.process_time(), time.monotonic()
         try:
             getattr(self.executor, name)(*args, **kwargs)
@@ -167,7 +169,7 @@ class Pool:
         held_up = time.monotonic() - started - (time.process_time() - worked)
         held_up -= system.seconds_waited_for_cpu() - waited
         # A fork server that is starting imports Airflow first.
-        if name in ("heartbeat", "queue_workload") and self.settings.start_method == "fork":
+        if name in ("heartbeat", "queue_workload") and multiprocessing.get_start_method() == "fork":
             self.expect(held_up < HELD_UP, f"{name}() is held up for {held_up:.1f} s")
         self._collect()
 
@@ -192,6 +194,11 @@ class Pool:
         self.call("heartbeat")
         self.after_beat()
 
+    def beats(self, count: int) -> None:
+        for _ in range(count):
+            self.beat()
+            time.sleep(PAUSE)
+
     def end(self) -> None:
         """End the executor, and check that it leaves no worker."""
         self.call("end")
@@ -207,7 +214,7 @@ class Pool:
         """
         indices = list(itertools.islice(self._indices, count))
         self.queued += indices
-        self._failing.update(indices if action in FAILING else ())
+        self._what |= dict.fromkeys(indices, f"{action} {argument}")
         for index in indices:
             workload = make_workload(index, action, str(argument), **details)
             self._places[self._key(workload)] = index
@@ -222,37 +229,46 @@ class Pool:
 
     # Waiting
 
-    def until(self, condition: Callable[[], object], otherwise: str) -> None:
-        """Beat until ``condition`` holds; stop the scenario if that takes too long."""
-        deadline = time.monotonic() + self.settings.patience
-        while not condition():
-            self.require(time.monotonic() < deadline, otherwise)
+    def until(
+        self, condition: Callable[[], object], otherwise: str, progress: Callable[[], object] = lambda: None
+    ) -> None:
+        """Beat until ``condition`` holds; stop the scenario if nothing happens for too long."""
+        for _ in self._pauses(otherwise, progress):
+            if condition():
+                break
             self.beat()
-            time.sleep(PAUSE)
 
     def eventually(self, condition: Callable[[], object], otherwise: str) -> None:
         """Wait until ``condition`` holds without calling the executor; stop the scenario as above."""
-        deadline = time.monotonic() + self.settings.patience
-        while not condition():
+        for _ in self._pauses(otherwise):
+            if condition():
+                break
+
+    def _pauses(self, otherwise: str, progress: Callable[[], object] = lambda: None) -> Iterator[None]:
+        """Pause, ever longer, until ``progress`` has not changed for too long; then stop the scenario."""
+        last = object()
+        while True:
+            if (now := progress()) != last:
+                last, pause, deadline = now, PAUSE, time.monotonic() + self.patience
             self.require(time.monotonic() < deadline, otherwise)
-            time.sleep(PAUSE)
+            yield
+            time.sleep(pause)
+            pause = min(1.1 * pause, 10 * PAUSE)
 
     def settle(self, indices: Iterable[int] | None = None, state: str | None = None) -> None:
         """
-        Beat until workloads (all) are reported; stop the scenario when nothing happens for too long.
+        Beat until workloads (all) are reported; stop the scenario if nothing happens for too long.
 
         :param state: which must be reported
         """
-        wanted = list(self.queued if indices is None else indices)
-        waiting, progress, deadline = wanted, None, 0.0
-        while waiting := [index for index in waiting if not self.reports[index]]:
-            now = (len(waiting), sum(self.board.entry(index).starts for index in waiting[:64]))
-            if now != progress:
-                progress, deadline = now, time.monotonic() + self.settings.patience
-            elif time.monotonic() > deadline:
-                raise Stop  # What is not reported is counted as lost.
-            self.beat()
-            time.sleep(PAUSE)
+        waiting = wanted = list(self.queued if indices is None else indices)
+
+        def progress() -> tuple[int, int]:
+            nonlocal waiting
+            waiting = [index for index in waiting if not self.reports[index]]
+            return len(waiting), sum(self.board.entry(index).starts for index in waiting[:64])
+
+        self.until(lambda: not waiting, "not all is reported", progress)
         self.beat()  # A second report would come now.
         states = {self.states[index] for index in wanted}
         self.expect(state is None or states <= {state}, f"reported as {sorted(states)}, not {state}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 MODULES = ("deaths", "schedulers", "load", "results", "starts", "endings", "leaks", "locks", "kinds")
@@ -19,9 +19,8 @@ class Scenario:
     function: Callable[..., None]
     arguments: tuple[Any, ...]
     parallelism: int
-    forkserver: bool
-    """Whether it makes a difference that workers are children of a fork server."""
     nightly: bool
+    start_method: str = "fork"
 
 
 SCENARIOS: dict[str, Scenario] = {}
@@ -34,7 +33,7 @@ def scenario(
     Register a function as a scenario, or as one for each of ``cases``, which is its second argument.
 
     :param parallelism: number of workers of its pool
-    :param forkserver: run it with workers of a fork server as well
+    :param forkserver: it makes a difference that workers are children of a fork server: register it twice
     :param nightly: takes long for what it says
     """
 
@@ -42,7 +41,10 @@ def scenario(
         for case in cases or (None,):
             name = function.__name__ if case is None else f"{function.__name__}[{case}]"
             arguments = () if case is None else (case,)
-            SCENARIOS[name] = Scenario(name, function, arguments, parallelism, forkserver, nightly)
+            forked = SCENARIOS[name] = Scenario(name, function, arguments, parallelism, nightly)
+            if forkserver:
+                name = f"forkserver {name}"
+                SCENARIOS[name] = replace(forked, name=name, start_method="forkserver")
         return function
 
     return register

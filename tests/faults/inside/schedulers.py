@@ -75,8 +75,8 @@ def _be_scheduler(pool: Pool, function: Callable[[Pool], None]) -> NoReturn:
     os._exit(code)
 
 
-@scenario("with unread result", "sending", "workers replaced before")
-@scenario("at rest", "with other children", forkserver=True)
+@scenario("at rest", "with unread result", "sending", "workers replaced before")
+@scenario("with other children", forkserver=True)
 def scheduler_killed(pool: Pool, case: str) -> None:
     """Idle workers go, busy ones end their tasks first."""
 
@@ -128,15 +128,12 @@ def scheduler_killed(pool: Pool, case: str) -> None:
     pool.board.open(END_OTHERS)
 
 
-@scenario("after start()", "after work", "while busy")
+@scenario("after work", "while busy")
 def exception_before_end(pool: Pool, case: str) -> None:
     """The process exits with its own code."""
 
     def play(pool: Pool) -> None:
-        if case == "after start()":
-            pool.start()
-        else:
-            pool.fill()
+        pool.fill()
         if case == "while busy":
             pool.busy("sleep", "0.5")
         pool.board.open(READY)
@@ -145,10 +142,9 @@ def exception_before_end(pool: Pool, case: str) -> None:
     Scheduler(pool, play).expect_end(42)
 
 
-@scenario("SIGTERM", "SIGINT")
-def second_signal_in_end(pool: Pool, name: str) -> None:
+@scenario()
+def second_signal_in_end(pool: Pool) -> None:
     """As the log says: signal again if you don't want to wait."""
-    number = getattr(signal, name)
 
     def play(pool: Pool) -> None:
         pid = os.getpid()
@@ -157,7 +153,7 @@ def second_signal_in_end(pool: Pool, name: str) -> None:
             if os.getpid() == pid:
                 sys.exit(0)
 
-        signal.signal(number, leave)
+        signal.signal(signal.SIGTERM, leave)
         pool.fill()
         pool.busy("wait", GO_ON)
         try:
@@ -168,10 +164,10 @@ def second_signal_in_end(pool: Pool, name: str) -> None:
             pool.executor.end()
 
     scheduler = Scheduler(pool, play)
-    system.kill(scheduler.pid, number)
+    system.kill(scheduler.pid, signal.SIGTERM)
     pool.eventually(lambda: pool.board.is_open(ENDING), "end() is not reached")
     pool.eventually(lambda: system.state(scheduler.pid) == "S", "end() does not wait")
-    system.kill(scheduler.pid, number)
+    system.kill(scheduler.pid, signal.SIGTERM)
     scheduler.expect_end(0)
 
 

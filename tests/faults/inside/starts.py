@@ -8,18 +8,16 @@ import gc
 import os
 import signal
 import socket
-import time
 import warnings
-from collections.abc import Callable
 from multiprocessing import resource_tracker
 from pathlib import Path
 
 from inside import system
-from inside.pool import PAUSE, Pool
+from inside.pool import Pool
 from inside.registry import scenario
 
-REFUSED = 3.0
-"""Seconds that forks are refused for."""
+REFUSED = 60
+"""Heartbeats in which forks are refused."""
 
 
 class Forks:
@@ -57,14 +55,12 @@ def fork_refused(pool: Pool, when: str) -> None:
         pool.start()
     work = pool.queue(2 * pool.parallelism, "sleep", "0.01")
     pool.until(lambda: forks.refused, "no fork is tried")
-    before, ends = system.descriptors(), time.monotonic() + REFUSED
-    while time.monotonic() < ends:
-        pool.beat()
-        time.sleep(PAUSE)
+    before = system.descriptors()
+    pool.beats(REFUSED)
     more = system.descriptors() - before
     pool.expect(more <= 0, f"{more} descriptors more")
-    # A pool without a pause would try hundreds of times.
-    pool.expect(forks.refused <= 20, f"tries {forks.refused} times in {REFUSED:g} s")
+    # A pool without a pause tries in each, one with a pause not even if they take a minute.
+    pool.expect(forks.refused <= 20, f"tries {forks.refused} times in {REFUSED} heartbeats")
     if when in ("half way", "of those for retired workers"):
         pool.settle(work, "success")
     forks.allowed = 1000
@@ -76,29 +72,24 @@ def fork_refused(pool: Pool, when: str) -> None:
     pool.goes_on()
 
 
-SETTINGS: dict[str, Callable[[], object]] = {
-    "default timeout": lambda: socket.setdefaulttimeout(0.2),
-    "SIGCHLD ignored": lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN),
-    "collector disabled": gc.disable,
-    "collector frozen": gc.freeze,
-    "warnings are errors": lambda: warnings.simplefilter("error"),
-    "umask": lambda: os.umask(0o777),
-}
-
-
-@scenario(*SETTINGS)
-def process_wide_setting(pool: Pool, name: str) -> None:
+@scenario("SIGCHLD ignored, nothing collected or frozen", "timeout, umask, warnings")
+def process_wide_setting(pool: Pool, names: str) -> None:
     """Whatever is set in the scheduler's process changes nothing."""
-    SETTINGS[name]()
+    if names.startswith("SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        gc.disable()
+        gc.unfreeze()
+    else:
+        socket.setdefaulttimeout(0.2)
+        os.umask(0o777)
+        warnings.simplefilter("error")
     before = _collector(), signal.getsignal(signal.SIGCHLD), socket.getdefaulttimeout()
     pool.fill()
     workers, descriptors = sorted(pool.workers()), system.descriptors()
-    ends = time.monotonic() + 1
-    while time.monotonic() < ends:
-        pool.beat()
-        time.sleep(PAUSE)
+    # Longer than that timeout.
+    pool.beats(50)
     pool.expect(sorted(pool.workers()) == workers, "workers have ended while idle")
-    for _ in range(3):
+    for _ in range(2):
         pool.kill(pool.workers()[:2])
         pool.settle(pool.queue(pool.parallelism, "sleep", "0.05"))
         pool.until(pool.is_full, "the pool is not complete again")
@@ -114,11 +105,10 @@ def _collector() -> tuple[bool, bool]:
     return gc.isenabled(), gc.get_freeze_count() > 1000
 
 
-@scenario("executor", "executor and resource tracker", forkserver=True)
-def descriptors_closed_by_a_daemon(pool: Pool, made_before: str) -> None:
+@scenario(forkserver=True)
+def descriptors_closed_by_a_daemon(pool: Pool) -> None:
     """Nobody writes to a number that was closed since, and is a database by now."""
-    if made_before != "executor":
-        resource_tracker.ensure_running()
+    resource_tracker.ensure_running()
     kept = pool.keep_descriptor(900)
     os.closerange(3, kept)
     os.closerange(kept + 1, 1024)

@@ -68,10 +68,7 @@ ACTIONS: dict[str, Any] = {
     "return": lambda kind: VALUES[kind](),
     "leave_thread": _leave_thread,
     "lock": _lock,
-    "exit": lambda code: os._exit(int(code)),
 }
-# Those after which failed is the right report.
-FAILING = ("raise", "raise_at", "exit")
 
 
 def supervise(**kwargs: Any) -> Any:

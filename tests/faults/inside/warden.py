@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import select
 import sys
@@ -24,7 +25,6 @@ class Settings:
 
     directory: Path
     """For logs, and for what the processes of a scenario share."""
-    start_method: str
     patience: float
     """Seconds without any progress, or in one call, after which something counts as lost or hung."""
 
@@ -83,7 +83,8 @@ def _play(scenario: Scenario, settings: Settings, board: Path, fd: int) -> None:
     os.environ[tasks.BOARD_VARIABLE] = str(board)
     shared = Board(board)
     tasks.install(str(board))
-    pool = Pool(shared, scenario.parallelism, settings, fd)
+    multiprocessing.set_start_method(scenario.start_method)
+    pool = Pool(shared, scenario.parallelism, settings.patience, fd)
     try:
         scenario.function(pool, *scenario.arguments)
     except Stop:
