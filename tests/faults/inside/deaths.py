@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import time
 
@@ -95,7 +96,7 @@ STORMS = {"short": (150, 15), "long": (6000, 400)}
 def storm(pool: Pool, length: str) -> None:
     """Workers are killed again and again, whatever they do."""
     workloads, kills = STORMS[length]
-    chance, scheduler = pool.random, os.getpid()
+    chance, scheduler = random.Random(1), os.getpid()
     (read_commands, commands), (victims, write_victims) = os.pipe(), os.pipe()
 
     def kill_at_each_command() -> None:

@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import resource_tracker
 from typing import Any
 
 from inside import tasks
@@ -19,25 +20,19 @@ from inside.pool import Pool
 from inside.registry import scenario
 
 
-def _logging_locks() -> list[Any]:
-    loggers = [logging.getLogger(), *map(logging.getLogger, list(logging.Logger.manager.loggerDict))]
-    return list({handler.lock for logger in loggers for handler in logger.handlers if handler.lock})
-
-
-def _structlog_locks() -> list[Any]:
-    """Locks for writing to a stream, which structlog keeps outside of its loggers and does not renew."""
+def _locks() -> list[Any]:
+    """Return the locks of logging, of structlog, which does not renew them, and of multiprocessing."""
     import structlog._output
 
+    loggers = [logging.getLogger(), *map(logging.getLogger, list(logging.Logger.manager.loggerDict))]
     for stream in (sys.stdout, sys.stderr, sys.stdout.buffer, sys.stderr.buffer):
         structlog._output._get_lock_for_file(stream)
-    return list(structlog._output.WRITE_LOCKS.values())
-
-
-def _tracker_lock() -> list[Any]:
-    from multiprocessing import resource_tracker
-
     resource_tracker.ensure_running()
-    return [resource_tracker._resource_tracker._lock]
+    return [
+        *{handler.lock for logger in loggers for handler in logger.handlers if handler.lock},
+        *structlog._output.WRITE_LOCKS.values(),
+        resource_tracker._resource_tracker._lock,
+    ]
 
 
 def hold_at_forks(locks: list[Any]) -> None:
@@ -56,7 +51,7 @@ def hold_at_forks(locks: list[Any]) -> None:
 
 @scenario()
 def locks_held_at_the_fork(pool: Pool) -> None:
-    hold_at_forks([*_logging_locks(), *_structlog_locks(), *_tracker_lock()])
+    hold_at_forks(_locks())
     logging.getLogger().setLevel(logging.INFO)
     # All workers start and log: one that is wedged does not.
     pool.fill()

@@ -16,6 +16,7 @@ import select
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from inside import registry, tasks, warden
 
@@ -42,8 +43,9 @@ def main() -> int:
     warm_up()
     with tempfile.TemporaryDirectory(prefix="faults-") as temporary:
         directory = args.directory or Path(temporary)
-        settings = warden.Settings(directory.absolute(), args.patience)
-        good = run([scenarios[name] for name in args.names or scenarios], settings, args.jobs, stdout)
+        names = args.names or scenarios
+        settings = {"directory": directory.absolute(), "patience": args.patience}
+        good = run([scenarios[name] for name in names], args.jobs, stdout, **settings)
     return 0 if good else 1
 
 
@@ -64,14 +66,14 @@ def warm_up() -> None:
     gc.freeze()
 
 
-def run(waiting: list[registry.Scenario], settings: warden.Settings, jobs: int, stdout: int) -> bool:
+def run(waiting: list[registry.Scenario], jobs: int, stdout: int, **settings: Any) -> bool:
     """Run scenarios, ``jobs`` side by side, and return whether none has a problem."""
     running: dict[int, tuple[registry.Scenario, int]] = {}
     good = True
     while waiting or running:
         while waiting and len(running) < jobs:
             scenario = waiting.pop(0)
-            pid, fd = warden.start(scenario, settings)
+            pid, fd = warden.start(scenario, **settings)
             running[fd] = scenario, pid
         for fd in select.select(list(running), [], [])[0]:
             scenario, pid = running.pop(fd)

@@ -7,7 +7,6 @@ import itertools
 import json
 import multiprocessing
 import os
-import random
 import signal
 import sys
 import time
@@ -64,12 +63,7 @@ class Pool:
         self.board = board
         self.parallelism = parallelism
         self.patience = patience
-        self.random = random.Random(1)
         self.problems: list[str] = []
-        self.broken: str | None = None
-        """What went wrong in the scenario itself."""
-        self.absent: str | None = None
-        """What this release has not."""
         self.reports: Counter[int] = Counter()
         self.states: dict[int, str] = {}
         self.queued: list[int] = []
@@ -110,8 +104,13 @@ class Pool:
             self.problems.append(otherwise)
             raise Stop
 
-    def tell(self) -> NoReturn:
-        """Tell the warden the result and end this process at once: no clean-up that could hang."""
+    def tell(self, broken: str | None = None, absent: str | None = None) -> NoReturn:
+        """
+        Tell the warden the result and end this process at once: no clean-up that could hang.
+
+        :param broken: what went wrong in the scenario itself
+        :param absent: what this release has not
+        """
         lost = [index for index in self.queued if not self.reports[index]]
         counts = {
             f"lost: {', '.join(dict.fromkeys(map(self._what.get, lost)))}": len(lost),
@@ -122,7 +121,7 @@ class Pool:
         }
         self.problems += [f"{count} {what}" for what, count in counts.items() if count]
         self.problems += [f"raises in the scheduler: {what}" for what in self.raised]
-        result = {"problems": self.problems, "broken": self.broken, "absent": self.absent}
+        result = {"problems": self.problems, "broken": broken, "absent": absent}
         data = json.dumps(result).encode()
         while data:
             data = data[os.write(self._fd, data) :]

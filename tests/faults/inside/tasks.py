@@ -82,19 +82,10 @@ def name(index: int, action: str, argument: str) -> str:
     return f"{index}|{action}|{argument}"
 
 
-def _run_named(text: str) -> Any:
-    index, action, argument = text.split("|")
+def supervise_named(**kwargs: Any) -> Any:
+    """The same for a callback or a connection test."""
+    index, action, argument = (kwargs.get("callback_path") or kwargs["connection_id"]).split("|")
     return _run(int(index), action, argument)
-
-
-def supervise_callback(**kwargs: Any) -> Any:
-    """The same for a callback."""
-    return _run_named(kwargs["callback_path"])
-
-
-def supervise_connection_test(**kwargs: Any) -> Any:
-    """The same for a connection test."""
-    return _run_named(kwargs["connection_id"])
 
 
 def _run(index: int, action: str, argument: str) -> Any:
@@ -111,8 +102,8 @@ def _run(index: int, action: str, argument: str) -> Any:
 # By module of Airflow. In 3.3 supervise() became a wrapper of supervise_task(), and the others came.
 STAND_INS = {
     "supervisor": {"supervise": supervise, "supervise_task": supervise},
-    "callback_supervisor": {"supervise_callback": supervise_callback},
-    "connection_test_supervisor": {"supervise_connection_test": supervise_connection_test},
+    "callback_supervisor": {"supervise_callback": supervise_named},
+    "connection_test_supervisor": {"supervise_connection_test": supervise_named},
 }
 
 

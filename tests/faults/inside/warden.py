@@ -10,7 +10,6 @@ import select
 import sys
 import time
 import traceback
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,43 +18,29 @@ from inside.board import Board
 from inside.registry import Scenario
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How scenarios are run."""
+def start(scenario: Scenario, directory: Path, patience: float) -> tuple[int, int]:
+    """
+    Fork a warden; return its process id, and a descriptor to read the result from, as JSON.
 
-    directory: Path
-    """For logs, and for what the processes of a scenario share."""
-    patience: float
-    """Seconds without any progress, or in one call, after which something counts as lost or hung."""
-
-    @property
-    def limit(self) -> float:
-        """
-        Seconds for a whole scenario, after which it is killed.
-
-        Each of its steps is bound by ``patience``, so this is for what nobody thought of.
-        """
-        return 30 + 20 * self.patience
-
-
-def start(scenario: Scenario, settings: Settings) -> tuple[int, int]:
-    """Fork a warden; return its process id, and a descriptor to read the result from, as JSON."""
+    :param directory: for logs, and for what the processes of the scenario share
+    :param patience: seconds without progress, or in one call, after which something counts as lost or hung
+    """
     read_end, write_end = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(read_end)
         os.setsid()
-        result = run(scenario, settings)
+        result = run(scenario, directory, patience)
         os.write(write_end, json.dumps(result).encode())
         os._exit(0)
     os.close(write_end)
     return pid, read_end
 
 
-def run(scenario: Scenario, settings: Settings) -> dict[str, Any]:
+def run(scenario: Scenario, directory: Path, patience: float) -> dict[str, Any]:
     """Run a scenario and return its result; all of its processes have ended then."""
     system.become_subreaper()
-    place = settings.directory / scenario.name.replace("/", " ")
+    place = directory / scenario.name.replace("/", " ")
     log = os.open(f"{place}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -66,17 +51,18 @@ def run(scenario: Scenario, settings: Settings) -> dict[str, Any]:
     if pid == 0:
         os.close(read_end)
         os.setsid()
-        _play(scenario, settings, Path(f"{place}.board"), write_end)
+        _play(scenario, patience, Path(f"{place}.board"), write_end)
     os.close(write_end)
-    data = _read(read_end, pid, settings.limit)
+    # Each of its steps is bound by ``patience``, so this limit is for what nobody thought of.
+    data = _read(read_end, pid, 30 + 20 * patience)
     result = json.loads(data) if data else {"problems": ["killed: no result in time"], "broken": None}
-    if not result["problems"] and (left := _left(settings.patience)):
+    if not result["problems"] and (left := _left(patience)):
         result["problems"].append(f"{len(left)} processes left: {sorted(set(left))}")
     _kill_all()
     return {"scenario": scenario.name, "seconds": round(time.monotonic() - started, 1), **result}
 
 
-def _play(scenario: Scenario, settings: Settings, board: Path, fd: int) -> None:
+def _play(scenario: Scenario, patience: float, board: Path, fd: int) -> None:
     """Be the scheduler. Does not return."""
     from inside.pool import Absent, Pool, Stop
 
@@ -84,18 +70,17 @@ def _play(scenario: Scenario, settings: Settings, board: Path, fd: int) -> None:
     shared = Board(board)
     tasks.install(str(board))
     multiprocessing.set_start_method(scenario.start_method)
-    pool = Pool(shared, scenario.parallelism, settings.patience, fd)
+    pool = Pool(shared, scenario.parallelism, patience, fd)
     try:
         scenario.function(pool, *scenario.arguments)
     except Stop:
         pass
     except Absent as e:
-        pool.absent = str(e)
-        pool.tell()
+        pool.tell(absent=str(e))
     except BaseException as e:
         # A fault of the scenario, never to be taken for one of the executor.
         traceback.print_exc()
-        pool.broken = f"{type(e).__name__}: {e}"
+        pool.tell(broken=f"{type(e).__name__}: {e}")
     pool.tell()
 
 
