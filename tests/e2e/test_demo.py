@@ -82,9 +82,8 @@ def test_death_of_the_scheduler_is_noticed(patched: Subject, shared: Path):
     assert processes_of(home) == []
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGKILL, -9), pytest.param(signal.SIGINT, 130, marks=pytest.mark.nightly)]
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
 def test_nothing_is_left_when_the_tool_is_ended(number: int, code: int):
     demos = work_dir() / BASE / "demo"
     before = set(demos.glob("*"))

@@ -42,8 +42,10 @@ class Server:
         self.directory = directory
         self._log = directory / "main.log"
         self._stdout = directory / "results.jsonl"
-        python = environment.python(base, patched=variant == "patched")
-        paths = [*(sources if variant == "patched" else []), HERE]
+        # The environment of the unit tests is needed anyway, and stock.
+        patched = variant == "patched"
+        python = environment.python(base, patched=True) if patched else environment.test_python(base)
+        paths = [*(sources if patched else []), HERE]
         variables = environment.variables(python) | {
             "AIRFLOW_HOME": str(directory),
             "AIRFLOW__API_AUTH__JWT_SECRET": "faults",

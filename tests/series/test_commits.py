@@ -31,33 +31,23 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             metafunc.parametrize(name, values, ids=lambda base: base.name)
     if "commit" in metafunc.fixturenames:
         unit_tests = "run" in metafunc.fixturenames
-        is_pass = metafunc.function.__name__ == "test_unit_tests_pass"
-        metafunc.parametrize("commit", list(_commits(released, unit_tests, is_pass)), indirect=True)
+        metafunc.parametrize("commit", list(_commits(released, unit_tests)), indirect=True)
     if "version" in metafunc.fixturenames:
         minors = [f"3.{minor}" for minor in range(10, 30)]
         supported = [v for v in minors if any(v in SpecifierSet(base.python) for base in released)]
         metafunc.parametrize("version", supported)
 
 
-def _commits(released: Iterable[Base], unit_tests: bool, is_pass: bool) -> Iterator:
+def _commits(released: Iterable[Base], unit_tests: bool) -> Iterator:
     """Yield a parameter for each patch of each base; nightly but for the first, as the others are alike."""
     seen = set()
     for place, base in enumerate(released):
-        files = contents.changed_files(base)
         for number, name in enumerate(series.names(base)):
-            is_common = name.startswith(series.COMMON)
-            if unit_tests and is_common and name in seen:
+            if unit_tests and name.startswith(series.COMMON) and name in seen:
                 continue
             seen.add(name)
-            # All run at the last commit, too; those of the pool take longest, and the rest is the same there.
-            is_nightly = place > 0 or (is_pass and (is_common or _is_final(files.values(), number)))
-            marks = [pytest.mark.nightly] if is_nightly else []
+            marks = [pytest.mark.nightly] if place > 0 else []
             yield pytest.param((base.name, number), id=f"{base.name}-{series.slug(name)}", marks=marks)
-
-
-def _is_final(files: Iterable[tuple[str, ...]], number: int) -> bool:
-    """Return whether no later patch changes a file that the patch ``number`` changes, given all their ids."""
-    return all(ids[number + 1] == ids[-1] for ids in files if ids[number] != ids[number + 1])
 
 
 @functools.cache
@@ -131,9 +121,11 @@ def _is_same(file: str, here: list[Commit], elsewhere: Commit) -> bool:
     return here[-1].content(paths) == elsewhere.content(paths)
 
 
+# All run at the last commit, too. That they pass at their own shows only that no later patch is needed.
+@pytest.mark.nightly
 def test_unit_tests_pass(commit, run, tree):
     tree(commit.base).check_out(commit)
-    outcome = run(commit.base, commit.name, commit.tests(), names=commit.new_tests())
+    outcome = run(commit.base, commit.name, commit.tests())
     assert outcome.failed == (), str(outcome)
     assert outcome.passed > 0, str(outcome)
 

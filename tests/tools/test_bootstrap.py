@@ -152,6 +152,7 @@ def test_two_at_once(machine):
     assert len(machine.environments()) == 1
 
 
+@pytest.mark.nightly
 def test_wrong_hash(machine):
     machine.require("tools", "0" * 64)
     assert "HASHES" in machine.fails()
@@ -232,6 +233,7 @@ def test_stopped_while_it_installs(machine, silent_index, number):
         pass
 
 
+@pytest.mark.nightly
 def test_killed_while_it_installs(machine, silent_index):
     server, variables = silent_index
     process = machine.start("status", env=variables)

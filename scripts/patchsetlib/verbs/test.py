@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         command += ["-n", str(min(len(os.sched_getaffinity(0)) + 1, 8)), "--dist", "loadgroup"]
         command += [str(ROOT / "tests" / part) for part in parts]
         if not args.k:
-            _prepare(released, parts, args.all)
+            _prepare(released, parts)
     # Options for other test suites must not get into this one.
     variables = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
     processes.become([*command, *args.rest], variables)
@@ -79,13 +79,10 @@ def _run_upstream(args: argparse.Namespace) -> int:
     return upstreamtests.run(base, args.source, args.revision, args.python, args.paths or [], args.k)
 
 
-def _prepare(released: list[bases.Base], parts: list[str], all_tests: bool) -> None:
+def _prepare(released: list[bases.Base], parts: list[str]) -> None:
     """Build what takes long here, where it can be seen, and where an error is one line."""
     for base in released:
-        if "series" in parts:
+        if "series" in parts or base is released[0]:
             environment.test_python(base)
         if {"faults", "e2e"} & {*parts} and not base.is_provider:
             environment.python(base, patched=True)
-            # Without --all, no test needs stock but on the first.
-            if all_tests or base is released[0]:
-                environment.python(base, patched=False)
