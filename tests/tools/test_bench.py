@@ -184,17 +184,16 @@ def test_bad_options_are_one_line(line: str, capsys, monkeypatch):
         ("memory", "memory"),
         ("memory --concurrency 4 --seconds 0.5", "memory-concurrency-4-seconds-0.5"),
         ("throughput --parallelism 8 --busy 2", "throughput-parallelism-8-busy-2"),
+        ("memory --each --variant core.a=b --tasks 8", "memory-each-variants-tasks-8"),
     ],
 )
 def test_results_are_called_by_what_is_unlike_the_default(line: str, stem: str):
     _, args = cli._parse(["bench", *line.split()])
     options = {option.name: getattr(args, option.name) for option in (*args.described.options, bench._BUSY)}
 
-    assert bench._stem(args.described, options | {"database": "sqlite"}, False) == stem
-    assert (
-        bench._stem(args.described, {"database": "mysql"}, True)
-        == f"{args.described.name}-each-database-mysql"
-    )
+    more = {"each": args.each, "variants": args.variant}
+    assert bench._stem(args.described, options | {"database": "sqlite"}, **more) == stem
+    assert bench._stem(args.described, {"database": "mysql"}) == f"{args.described.name}-database-mysql"
 
 
 # Figures

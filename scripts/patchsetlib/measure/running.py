@@ -362,9 +362,8 @@ class Saving:
 
 def saving(base: Base, sample: memory.Sample) -> Saving | None:
     """Return what the patches would save of a stock tree, as it was measured; None if it was not."""
-    file = ROOT / "docs" / "benchmarks" / base.name / "memory.json"
     moment = "at the peak" if sample.count(memory.TASK) else "60 s after"
-    try:
+    for file in sorted((ROOT / "docs" / "benchmarks").glob("*/memory.json")):
         data = json.loads(file.read_text(encoding="utf-8"))
         # As bench calls them: another base than the one that was measured first has its name there.
         suffix = "" if data["base"] == base.name else f" {base.name}"
@@ -376,10 +375,10 @@ def saving(base: Base, sample: memory.Sample) -> Saving | None:
             ]
             for kind in ("stock", "patched")
         )
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    if not (stock and patched):
-        return None
-    now, then = (s.median("uss", *memory.WORKERS) or 0 for s in (sample, stock[0]))
-    before, after = (statistics.median(s.total("pss") for s in samples) for samples in (stock, patched))
-    return Saving(after / before, moment, now > then / 2, file)
+        if stock and patched:
+            now, then = (s.median("uss", *memory.WORKERS) or 0 for s in (sample, stock[0]))
+            before, after = (
+                statistics.median(s.total("pss") for s in samples) for samples in (stock, patched)
+            )
+            return Saving(after / before, moment, now > then / 2, file)
+    return None

@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
         "repeats": args.repeats,
         "subjects": {subject.label: subject.as_json(measured[0]) for subject in measured},
     }
-    raw = directory / f"{_stem(benchmark, options, args.each)}.json"
+    raw = directory / f"{_stem(benchmark, options, each=args.each, variants=args.variant)}.json"
     ui.info(f"logs and raw data: {display(directory)}")
     runs = runner.run(
         benchmark,
@@ -115,10 +115,10 @@ def run(args: argparse.Namespace) -> int:
     return 1 if any(map(runner.failed, runs)) else 0
 
 
-def _stem(benchmark: Benchmark, options: dict, each: bool) -> str:
+def _stem(benchmark: Benchmark, options: dict, **more: object) -> str:
     """Return the name of the result's files: what was measured otherwise than by default is in it."""
     defaults = {option.name: option.default for option in (*benchmark.options, _BUSY)}
-    words = [benchmark.name, *(["each"] if each else [])]
+    words = [benchmark.name, *(name for name, value in more.items() if value)]
     for name, value in options.items():
         if value != defaults.get(name, "sqlite"):
             values = value if isinstance(value, list) else [value]
