@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import psutil
@@ -207,6 +208,17 @@ def test_tables_in_the_documents_are_those_of_the_raw_data(name: str, tmp_path: 
     report.write_index(tmp_path, BENCHMARKS)
 
     assert (tmp_path / "README.md").read_text() == (documents / "README.md").read_text()
+
+
+def test_figures_in_the_documents_are_of_one_tip_of_each_series():
+    tips = defaultdict(set)
+    for file in (ROOT / "docs" / "benchmarks").glob("*/*.json"):
+        data = json.loads(file.read_text())
+        for label, subject in data["subjects"].items():
+            if subject["commit"] and not label.startswith(("patch ", "patches ")):
+                other = label.removeprefix("patched ")
+                tips[other if other in bases.all_bases() else data["base"]].add(subject["commit"])
+    assert {name: len(commits) for name, commits in tips.items() if len(commits) > 1} == {}
 
 
 def values(name: str, record: dict) -> dict[tuple[str, str, str], float | None]:
