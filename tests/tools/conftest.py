@@ -12,12 +12,12 @@ from patchsetlib.patches import base as bases
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run tests of a ``release`` on the default, and nightly on the others; of ``every_release``, on all."""
-    for name in {"release", "every_release"} & {*metafunc.fixturenames}:
+    """Run a test of an ``airflow_release`` on the default, nightly on each; of ``every_release``, on each."""
+    for name in {"airflow_release", "every_release"} & {*metafunc.fixturenames}:
         values = []
         for base in map(bases.load, bases.all_bases()):
             if base.released and not base.is_provider:
-                is_nightly = name == "release" and not base.is_default
+                is_nightly = name == "airflow_release" and not base.is_default
                 marks = [pytest.mark.base(base.name), *([pytest.mark.nightly] if is_nightly else [])]
                 values.append(pytest.param(base, id=base.name, marks=marks))
         metafunc.parametrize(name, values)

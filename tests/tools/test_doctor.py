@@ -490,10 +490,10 @@ sys.stdin.read()
 
 
 @pytest.mark.network
-def test_airflow(release, tmp_path):
+def test_airflow(airflow_release, tmp_path):
     pythons = {
-        "stock": environment.test_python(release),
-        "patched": environment.python(release, patched=True),
+        "stock": environment.test_python(airflow_release),
+        "patched": environment.python(airflow_release, patched=True),
     }
     tool = [sys.executable, "-I", REPOSITORY / "scripts" / "patchsetlib"]
     for kind, python in pythons.items():
@@ -506,7 +506,7 @@ def test_airflow(release, tmp_path):
 
         with running_scheduler([python, "-c", EXECUTOR], env) as scheduler:
             scheduler.wait_for_workers(3)
-            assert doctor().startswith(f"{kind} {release.version}")
+            assert doctor().startswith(f"{kind} {airflow_release.version}")
             assert doctor().endswith("3 workers, healthy")
             if kind == "stock":
                 scheduler.kill("queue")

@@ -456,12 +456,12 @@ def test_airflow_killed_at_random(airflow):
 
 
 @pytest.mark.network
-def test_wheels_of_airflow(release):
+def test_wheels_of_airflow(airflow_release):
     """The patched environment has the patched wheels over the published ones."""
-    python = environment.python(release, patched=True)
+    python = environment.python(airflow_release, patched=True)
     found = describe.describe(python)
     assert found.state == describe.PATCHED
-    assert found.part().version == f"{release.version}{release.local_version}"
+    assert found.part().version == f"{airflow_release.version}{airflow_release.local_version}"
     for command in (
         [sys.executable, "-m", "pip", "--python", python, "check"],
         [uvtool.executable(), "pip", "check", "--quiet", "--python", python],
