@@ -19,7 +19,7 @@ import pytest
 import sampleindex
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-PATIENCE = 120
+PATIENCE = 300
 # In place of the tools: says how it was started.
 STUB = """\
 import json, os, sys, tiny

@@ -251,7 +251,7 @@ def test_stopped(repository, full, tmp_path, kind, number):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     os.killpg(process.pid, number)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 128 + number
     assert said.splitlines()[-1] == "patchset: stopped"
     assert not full.exists()

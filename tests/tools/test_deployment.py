@@ -69,7 +69,7 @@ def test_component_that_has_ended_is_said(tmp_path: Path):
         pytest.raises(PatchsetError, match=r"stock: the api-server ended by itself: no api-server"),
         Deployment(PYTHON, tmp_path / "home", dags=tmp_path, name="stock", env=env) as deployment,
     ):
-        deployment.wait_for("end", lambda: None, timeout=120)
+        deployment.wait_for("end", lambda: None, timeout=300)
 
 
 def test_every_slot_can_be_filled():

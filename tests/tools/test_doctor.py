@@ -35,7 +35,7 @@ from patchsetlib.patches import base as bases
 CORE = "apache-airflow-core"
 FIRST, SECOND = "airflow/first.py", "airflow/second.py"
 REPOSITORY = Path(__file__).resolve().parents[2]
-PATIENCE = 60
+PATIENCE = 300
 
 # Each line on stdin is run; "r" on stdout says that it is done, or that all workers are forked.
 SCHEDULER = r"""

@@ -31,7 +31,7 @@ FIRST = "airflow-core/src/airflow/first.py"
 SECOND = "airflow-core/src/airflow/second.py"
 REPOSITORY = Path(__file__).resolve().parents[2]
 OWN_VERSION = ".".join(map(str, sys.version_info[:3]))
-PATIENCE = 120
+PATIENCE = 300
 
 
 class Sample:

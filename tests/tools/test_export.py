@@ -344,7 +344,7 @@ def test_stopped(repository, tree, tmp_path):
         repository.command("export", "1.0"), env=env, cwd=repository.root, start_new_session=True
     )
     try:
-        assert process.wait(timeout=60) == 128 + signal.SIGTERM
+        assert process.wait(timeout=300) == 128 + signal.SIGTERM
     finally:
         with contextlib.suppress(ProcessLookupError):  # all of it has ended already
             os.killpg(process.pid, signal.SIGKILL)

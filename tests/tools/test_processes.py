@@ -18,7 +18,7 @@ from patchsetlib.shell.errors import PatchsetError
 from patchsetlib.shell.processes import Guarded
 
 SCRIPTS = Path(processes.__file__).resolve().parents[2]
-PATIENCE = 60
+PATIENCE = 300
 
 # A tree of four: itself, a child that ignores SIGTERM, a daemon (forked twice, own session) and its child.
 # A byte on stdout says that all of them run; end of file there says that none of them does any more.

@@ -56,7 +56,7 @@ def test_terminal(repository):
     except OSError:  # the terminal is gone with the process
         pass
     os.close(reader)
-    assert process.wait(timeout=30) == 0
+    assert process.wait(timeout=300) == 0
     process.stderr.close()
     text = said.decode()
     assert "Can go when" in text
