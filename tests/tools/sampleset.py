@@ -192,7 +192,7 @@ def _base_toml(commit: str) -> str:
     return (
         'version = "1.0"\nseries-version = 1\ndefault = true\n'
         f'[git]\ntag = "1.0"\ncommit = "{commit}"\ndate = "2025-01-01T00:00:00+00:00"\n'
-        '[python]\nrange = ">=3.10"\nexclude-newer = "2025-01-01T00:00:00Z"\n'
+        '[python]\nrange = ">=3.10"\n'
     )
 
 
